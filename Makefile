@@ -1,0 +1,41 @@
+# make quickstart and make test are all that a fresh clone needs; both install into .venv first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+CODE := rlaif_dpo tests
+
+.PHONY: install quickstart test test-fast lint format schema
+
+install: .venv/.installed
+
+# torch goes first and alone: where pip is offered a CPU build of the pinned version, it takes that one.
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "rlaif-dpo needs Python 3.11 or newer, and \
+	$(PYTHON) is %d.%d: make PYTHON=python3.11" % sys.version_info[:2])'
+	@echo 'Installing into .venv (once; a few minutes)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) install $(shell grep '^torch==' constraints.txt)
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+quickstart: install
+	$(BIN)/rlaif-dpo run recipes/quickstart.yaml
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: install
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+schema: install
+	$(BIN)/python -c 'import json; from rlaif_dpo.recipe import json_schema; print(json.dumps(json_schema(), indent=2))' > recipes/recipe.schema.json

@@ -1,0 +1,161 @@
+"""What is wrong with a constitution, in plain sentences, before anything is spent on it."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+from rlaif_dpo.constitution.schema import Constitution, Principle
+
+Level = Literal["error", "warning", "info"]
+
+NEAR_DUPLICATE = 0.75
+"""Share of content words in common (Jaccard) from which two principles say the same."""
+OPPOSED = 0.5
+"""Share of the shorter principle's content words that the other one turns round, from which the two contradict each other."""
+CHECKABLE = 2
+"""Content words, beyond praise, that a principle needs to be checkable; a single forbidden one will do."""
+
+CLAUSE_END = re.compile(r"[.;:!?]|\bbut\b")
+CONDITION = re.compile(r"\b((?:if|when|whenever|where|in|before|after)\b[^,.;]*),")
+"""A condition before its main clause: its negation does not reach into that."""
+WORD = re.compile(r"rather than|instead of|leave out|turn down|[\u3040-\u30ff\u3400-\u9fff]|\w+(?:'\w+)?")
+"""A word; of Chinese and Japanese, a character."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+NEGATIONS = {"rather than", "instead of"} | _words(
+    "never not no don't doesn't won't can't cannot mustn't shouldn't nor neither none"
+)
+INVERSIONS = {"leave out", "turn down"} | _words("""
+    without avoid refuse refrain decline reject stop forbid omit skip drop hide miss missing forget ignore
+""")
+"""Words that turn what follows round: into the unwanted, or back after a negation ("do not answer without a source")."""
+STOP_WORDS = _words("""
+    a an the and or but if then than that this these those it its in on at to of for from by with about into as is are be been
+    being was were do does did has have had will would can could may might must shall should any every each all always when
+    whenever where who whom which what how they them their he she his her you your we our us one once so also only even just
+    reply response answer assistant model
+""")
+PRAISE = _words("""
+    good nice great best better right proper appropriate suitable quality well helpful honest harmless safe ethical moral fair
+    kind polite respectful professional responsible thoughtful wise truthful positive excellent decent friendly caring careful
+    act behave behaviour behavior try stay remain way thing person people manner very really truly possible
+    bad wrong evil harmful unethical immoral rude unkind dishonest irresponsible
+""")
+"""Words that praise or blame a reply without saying what would be seen in it, and the verbs and nouns that go with them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One remark of the linter. An "error" should stop a run; "warning" and "info" are for the author."""
+
+    level: Level
+    principle_ids: tuple[str, ...]
+    sentence: str
+
+
+def lint(constitution: Constitution) -> list[Finding]:
+    """Everything worth telling the author, errors first, in the order of the document."""
+    findings = [*_ids(constitution), *_phases(constitution)]
+    written = [p for p in constitution.principles if p.text.strip()]
+    findings += [finding for principle in written for finding in _vague(principle)]
+    for one, other in combinations(written, 2):
+        if _meet(one, other):
+            findings += _conflict(one, other) or _near_duplicate(one, other)
+    order = ("error", "warning", "info")
+    return sorted(findings, key=lambda finding: order.index(finding.level))
+
+
+def _ids(constitution: Constitution) -> Iterator[Finding]:
+    for principle in constitution.principles:
+        if not principle.text.strip():
+            yield Finding("error", (principle.id,), f'"{principle.id}" has no text; write its sentence or remove it.')
+    for id, count in Counter(p.id for p in constitution.principles).items():
+        if count > 1:
+            yield Finding("error", (id,), f'The id "{id}" is used {count} times; give each principle its own.')
+
+
+def _phases(constitution: Constitution) -> Iterator[Finding]:
+    for phase, use in (("revise", "critiques and revisions (phase 1)"), ("judge", "the judge (phase 2)")):
+        if not any(phase in p.phases for p in constitution.principles):
+            yield Finding("error", (), f'No principle is for {use}; give at least one the phase "{phase}".')
+
+
+def _vague(principle: Principle) -> Iterator[Finding]:
+    wanted = [wanted for word, wanted in signed_words(principle.text).items() if word not in PRAISE_STEMS]
+    if len(wanted) < CHECKABLE and all(wanted):
+        yield Finding(
+            "warning",
+            (principle.id,),
+            f'"{principle.id}" is too vague to check ("{principle.text}"); say what a reader would see in a reply that keeps it.',
+        )
+
+
+def _conflict(one: Principle, other: Principle) -> list[Finding]:
+    words, others = signed_words(one.text), signed_words(other.text)
+    shared = words.keys() & others.keys()
+    turned = sorted(word for word in shared if words[word] != others[word])
+    smaller = min(len(words), len(others))
+    if len(turned) < 2 or len(turned) < OPPOSED * smaller or 2 * len(turned) <= len(shared):
+        return []
+    ids = (one.id, other.id)
+    pair = f'"{one.id}" and "{other.id}" ask for opposite things ({", ".join(turned)})'
+    if one.priority == other.priority:
+        return [Finding("error", ids, f"{pair} and have the same priority: say who wins by giving one a higher `priority`.")]
+    winner = max(one, other, key=lambda p: p.priority)
+    return [Finding("info", ids, f'{pair}; "{winner.id}" wins by its priority of {winner.priority}.')]
+
+
+def _near_duplicate(one: Principle, other: Principle) -> list[Finding]:
+    words, others = signed_words(one.text), signed_words(other.text)
+    if words.keys() & others.keys() and _jaccard(set(words.items()), set(others.items())) >= NEAR_DUPLICATE:
+        sentence = f'"{one.id}" and "{other.id}" say nearly the same; merge them, or one counts double.'
+        return [Finding("warning", (one.id, other.id), sentence)]
+    return []
+
+
+def _meet(one: Principle, other: Principle) -> bool:
+    """Whether some prompt in some phase is under both."""
+    together = not one.applies_to or not other.applies_to or set(one.applies_to) & set(other.applies_to)
+    return bool(together and set(one.phases) & set(other.phases))
+
+
+def signed_words(text: str) -> dict[str, bool]:
+    """The content words of `text`, stemmed; True where asked for, False where a negation in their clause makes them unwanted.
+
+    A clause with a double negation asks for all of its words ("no claim without a source": both).
+    """
+    words: dict[str, bool] = {}
+    text = CONDITION.sub(r"\1;", text.lower().replace("’", "'"))
+    for clause in CLAUSE_END.split(text):
+        wanted, found = True, list[tuple[str, bool]]()
+        for word in WORD.findall(clause):
+            if word in NEGATIONS:
+                wanted = False
+            elif word in INVERSIONS:
+                wanted = not wanted
+            elif word not in STOP_WORDS:
+                found.append((_stem(word), wanted))
+        for stem, sign in found:
+            words.setdefault(stem, sign or wanted)
+    return words
+
+
+def _stem(word: str) -> str:
+    for ending in ("ing", "ies", "es", "ed", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 4 and not word.endswith("ss"):
+            return word[: -len(ending)]
+    return word.removesuffix("e") if len(word) > 4 else word
+
+
+PRAISE_STEMS = frozenset(map(_stem, PRAISE))
+
+
+def _jaccard(one: set[tuple[str, bool]], other: set[tuple[str, bool]]) -> float:
+    return len(one & other) / len(one | other)

@@ -1,0 +1,59 @@
+"""The constitution: principles for people, with every machine wording derived unless the author wrote it."""
+
+from dataclasses import dataclass
+
+CRITIQUE = "Say how the last reply breaks this principle, if it does: {text}"
+REVISION = "Rewrite the last reply so that it keeps this principle: {text}"
+COMPARE = "Which reply keeps this principle better: {text}"
+
+
+@dataclass(frozen=True)
+class Principle:
+    """One principle.
+
+    Attributes:
+        id: Short name, unique in its constitution.
+        text: The principle in a sentence.
+        why: Its explanation, for people and for explained constitutions.
+        critique: What is asked of the critic; derived from `text` unless written.
+        revision: What is asked of the reviser; derived from `text` unless written.
+        compare: What is asked of the judge; derived from `text` unless written.
+        weight: Its share when several principles are pooled or sampled.
+        priority: Who wins in a conflict: a higher number wins.
+        applies_to: Tags of the prompts it is for; empty means every prompt.
+        examples: Short examples, for people and few-shot prompts.
+        source: Where it comes from.
+        phases: Where it is used: "revise" (critique and revision), "judge" (comparison), or both.
+    """
+
+    id: str
+    text: str
+    critique: str
+    revision: str
+    compare: str
+    why: str = ""
+    weight: float = 1.0
+    priority: int = 0
+    applies_to: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    source: str = ""
+    phases: tuple[str, ...] = ("revise", "judge")
+
+
+@dataclass(frozen=True)
+class Constitution:
+    """A named, ordered set of principles with its canonical content hash."""
+
+    name: str
+    principles: tuple[Principle, ...]
+    hash: str
+    description: str = ""
+
+    def for_phase(self, phase: str, tags: tuple[str, ...] = ()) -> tuple[Principle, ...]:
+        """The principles of "revise" or "judge" that apply to a prompt with `tags`."""
+        return tuple(p for p in self.principles if phase in p.phases and (not p.applies_to or set(p.applies_to) & set(tags)))
+
+
+def derive(text: str) -> dict[str, str]:
+    """The derived `critique`, `revision` and `compare` wordings of a principle's `text`."""
+    return {"critique": CRITIQUE.format(text=text), "revision": REVISION.format(text=text), "compare": COMPARE.format(text=text)}

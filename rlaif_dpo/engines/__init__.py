@@ -1,0 +1,1 @@
+"""Text and option scores out of a model."""

@@ -1,0 +1,20 @@
+"""The one exception for what a user can cause and mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake the user can mend: one line that says what is wrong and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown `word`: ` Did you mean "x"?`, or the known words where none is near."""
+    options = sorted(known)
+    near = difflib.get_close_matches(word.lower(), options, n=1, cutoff=0.6)
+    if near:
+        return f' Did you mean "{near[0]}"?'
+    return f" Known: {', '.join(options)}." if options else ""

@@ -1,0 +1,1 @@
+"""The evidence: what base, SFT and DPO answer, by ground truth, by the judge, and by the texts themselves."""

@@ -1,0 +1,1 @@
+"""Who prefers what, as a probability."""

@@ -1,0 +1,1 @@
+"""Load models, adapters and chat templates."""

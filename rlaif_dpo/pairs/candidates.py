@@ -1,0 +1,98 @@
+"""Candidates from the policy, and the pairs of them that are worth a judgment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import combinations
+from pathlib import Path
+
+from rlaif_dpo.engines.base import Completion, Engine, Request, Sampling
+from rlaif_dpo.engines.journal import complete
+from rlaif_dpo.files import Row
+from rlaif_dpo.progress import Progress
+from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.recipe.schema import Pairs
+from rlaif_dpo.seeding import derive_rng, derive_seed
+
+CANDIDATE_FAILED = "candidate failed"
+EMPTY = "empty candidate"
+NO_END = "no end of sequence"
+DUPLICATE = "duplicate candidate"
+TOO_FEW = "fewer than two distinct candidates"
+NEAR_DUPLICATE = "near-duplicate pair"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One answer of the policy: its number among those to its prompt (from 1), its text, its length in tokens."""
+
+    number: int
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two candidates of one prompt, in the order in which they are compared."""
+
+    prompt: PromptRow
+    first: Candidate
+    second: Candidate
+
+    @property
+    def id(self) -> str:
+        return f"{self.prompt.id}/{self.first.number}-{self.second.number}"
+
+
+def sample_candidates(
+    prompts: Sequence[PromptRow], settings: Pairs, engine: Engine, path: Path, seed: int, progress: Progress
+) -> dict[str, Row]:
+    """`settings.candidates` answers to each prompt, by id `prompt id/number`; appended to `path`, resumed from it."""
+    sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+    wanted = {f"{prompt.id}/{n}": (prompt, n) for prompt in prompts for n in range(1, settings.candidates + 1)}
+    requests = [
+        Request(id, prompt.messages, sampling, derive_seed(seed, "candidate", prompt.id, n)) for id, (prompt, n) in wanted.items()
+    ]
+
+    def describe(completion: Completion) -> Row:
+        prompt, n = wanted[completion.id]
+        return {"prompt_id": prompt.id, "candidate": n}
+
+    return complete(path, engine, requests, describe, progress, "candidates")
+
+
+def usable_candidates(rows: Sequence[Row]) -> tuple[list[Candidate], list[Row]]:
+    """The distinct candidates of one prompt that ended by themselves, and a drop row with its reason for each of the others."""
+    usable: dict[str, Candidate] = {}
+    dropped: list[Row] = []
+    for row in rows:
+        text = row["text"].strip()
+        reason = None
+        if row["error"] is not None:
+            reason = CANDIDATE_FAILED
+        elif not text:
+            reason = EMPTY
+        elif row["finish_reason"] == "length":
+            reason = NO_END
+        elif text in usable:
+            reason = DUPLICATE
+        if reason is None:
+            usable[text] = Candidate(row["candidate"], text, row["completion_tokens"])
+        else:
+            dropped.append({"id": row["id"], "prompt_id": row["prompt_id"], "reason": reason, "error": row["error"]})
+    return list(usable.values()), dropped
+
+
+def choose_pairs(prompt: PromptRow, candidates: Sequence[Candidate], per_prompt: int, seed: int) -> list[Pair]:
+    """At most `per_prompt` pairs, no candidate in two of them while there are enough; drawn by (seed, prompt id)."""
+    rng = derive_rng(seed, "pairs", prompt.id)
+    order = rng.sample(candidates, len(candidates))
+    disjoint = list(zip(order[::2], order[1::2], strict=False))
+    others = [pair for pair in combinations(order, 2) if pair not in disjoint]
+    rng.shuffle(others)
+    return [Pair(prompt, first, second) for first, second in (disjoint + others)[:per_prompt]]
+
+
+def similarity(first: str, second: str) -> float:
+    """How alike two texts are in words and their order: twice the words in common blocks over all words; 1 when equal."""
+    return SequenceMatcher(None, first.split(), second.split(), autojunk=False).ratio()

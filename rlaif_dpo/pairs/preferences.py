@@ -1,0 +1,78 @@
+"""From judgments to preference rows, and what those rows look like as a set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rlaif_dpo.files import Row
+from rlaif_dpo.messages import assistant
+from rlaif_dpo.pairs.candidates import Pair
+
+NO_JUDGMENT = "no judgment"
+TIE = "tie"
+LOW_CONFIDENCE = "low confidence"
+HISTOGRAM_BINS = 10
+
+
+def why_dropped(p: float | None, min_confidence: float) -> str | None:
+    """Why P(first is better) makes no preference; None if it makes one."""
+    if p is None:
+        return NO_JUDGMENT
+    if p == 0.5:
+        return TIE
+    return LOW_CONFIDENCE if max(p, 1 - p) < min_confidence else None
+
+
+def preference_row(pair: Pair, judgment: Row, provenance: Row) -> Row:
+    """The row a trainer reads: `prompt`, `chosen`, `rejected` as message lists, and `p` >= .5 = P(chosen is better).
+
+    `principle_ids` are those that have a say in p; `candidates` are the numbers of (chosen, rejected), `lengths` their tokens.
+    """
+    first_wins = judgment["p"] > 0.5
+    chosen, rejected = (pair.first, pair.second) if first_wins else (pair.second, pair.first)
+    return {
+        "id": pair.id,
+        "prompt": list(pair.prompt.messages),
+        "chosen": [assistant(chosen.text)],
+        "rejected": [assistant(rejected.text)],
+        "p": judgment["p"] if first_wins else 1 - judgment["p"],
+        "prompt_id": pair.prompt.id,
+        "principle_ids": [verdict["principle_id"] for verdict in judgment["verdicts"] if verdict["p"] is not None],
+        "judge": judgment["judge"],
+        "source": judgment["source"],
+        "candidates": [chosen.number, rejected.number],
+        "lengths": [chosen.tokens, rejected.tokens],
+        **provenance,
+    }
+
+
+@dataclass(frozen=True)
+class Hygiene:
+    """What a set of preferences could teach besides the principles.
+
+    Attributes:
+        chosen_longer: Share of rows whose chosen answer has more tokens, among those whose lengths differ; .5 if none do.
+        chosen_tokens: Mean length of the chosen answers.
+        rejected_tokens: Mean length of the rejected answers.
+        histogram: Rows by p in ten bins of .05 from .5 to 1.
+    """
+
+    chosen_longer: float
+    chosen_tokens: float
+    rejected_tokens: float
+    histogram: tuple[int, ...]
+
+
+def hygiene(rows: Sequence[Row]) -> Hygiene:
+    """Length and label statistics of preference rows; there must be at least one."""
+    lengths = [row["lengths"] for row in rows]
+    longer = [chosen > rejected for chosen, rejected in lengths if chosen != rejected]
+    histogram = [0] * HISTOGRAM_BINS
+    for row in rows:
+        histogram[min(int((row["p"] - 0.5) * 2 * HISTOGRAM_BINS), HISTOGRAM_BINS - 1)] += 1
+    return Hygiene(
+        chosen_longer=fmean(longer) if longer else 0.5,
+        chosen_tokens=fmean(chosen for chosen, _ in lengths),
+        rejected_tokens=fmean(rejected for _, rejected in lengths),
+        histogram=tuple(histogram),
+    )

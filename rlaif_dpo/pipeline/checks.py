@@ -1,0 +1,30 @@
+"""What can be refused before anything heavy is imported: the same for `validate`, `plan` and `run`."""
+
+from pathlib import Path
+
+from rlaif_dpo.constitution import Constitution, lint
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.models.source import model_source
+from rlaif_dpo.prompts.sources import SUFFIXES
+from rlaif_dpo.recipe import Recipe
+
+
+def check_recipe(recipe: Recipe, constitution: Constitution) -> None:
+    """Refuse a recipe that cannot work, as far as its files show.
+
+    Raises:
+        UserError: A constitution with an error, a model that is not there or has no weights, prompts that are not there.
+    """
+    for finding in lint(constitution):
+        if finding.level == "error":
+            raise UserError(f"constitution {recipe.constitution}: {finding.sentence}")
+    for path in {recipe.model.path, recipe.revise.critic, recipe.judge.model} - {"same"}:
+        model_source(path)
+    for key, source in (
+        ("prompts.source", recipe.prompts.source),
+        ("revise.helpfulness.source", recipe.revise.helpfulness.source),
+    ):
+        if source is not None and source.endswith(SUFFIXES) and not Path(source).is_file():
+            raise UserError(f"There is no file {source}; check `{key}`.")
+    if recipe.revise.few_shot is not None and not Path(recipe.revise.few_shot).is_file():
+        raise UserError(f"There is no file {recipe.revise.few_shot}; check `revise.few_shot`.")

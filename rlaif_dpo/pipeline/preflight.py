@@ -1,0 +1,166 @@
+"""Preflight: what a run would do and cost, and what cannot work, before anything is spent. Loads a tokenizer, no weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from rlaif_dpo.constitution import Constitution, load_constitution
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.judges.criteria import criteria_for
+from rlaif_dpo.pipeline.checks import check_recipe
+from rlaif_dpo.pipeline.directory import RunDirectory
+from rlaif_dpo.pipeline.stages import PHASES, STAGES
+from rlaif_dpo.pipeline.state import stage_status
+from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ACTIONS = {"finished": "skip", "half": "resume", "stale": "redo", "absent": "run"}
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What `run` would do with a stage: "skip", "resume", "redo" (and why) or "run"."""
+
+    stage: str
+    action: str
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """The prompts of a phase and the work they make.
+
+    Attributes:
+        prompts: How many there are.
+        mean_tokens: Of a rendered prompt.
+        max_tokens: Of the longest.
+        too_long: Prompts that leave no room for an answer: they fail, row by row, and are counted.
+        tight: Prompts that leave less room than `max_new_tokens`: their answers may be cut.
+        generations: Completions wanted.
+        judge_passes: Judge's forward passes, both orders of every pair under every principle.
+        tokens: Prompt and completion tokens, at most, if every answer were as long as it may be.
+    """
+
+    prompts: int
+    mean_tokens: float
+    max_tokens: int
+    too_long: int
+    tight: int
+    generations: int
+    judge_passes: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan` found.
+
+    Attributes:
+        name: Of the run.
+        path: Where it would be.
+        stages: What would be done, stage by stage. Stages after one that runs follow from its output and cannot be foretold.
+        phases: Prompts and work by phase.
+        dropped: Prompts of the source that are not usable, by reason.
+        context_length: Of the model, in tokens.
+        sample: The first prompt of phase 1 as the model sees it.
+        notes: Sentences worth reading first.
+    """
+
+    name: str
+    path: str
+    stages: tuple[StagePlan, ...]
+    phases: Mapping[str, PhasePlan]
+    dropped: Mapping[str, int]
+    context_length: int
+    sample: str
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def plan(recipe: Recipe, root: Path | str = "runs") -> Plan:
+    """What `run(recipe, root)` would do.
+
+    Raises:
+        UserError: It cannot work: its files, its constitution, its model, or prompts none of which fits the context.
+    """
+    constitution = load_constitution(recipe.constitution)
+    check_recipe(recipe, constitution)
+    from rlaif_dpo.models.load import load_tokenizer
+    from rlaif_dpo.prompts import load_prompts, shortfall, split_prompts
+
+    load = load_prompts(recipe.prompts, recipe.seed)
+    split = split_prompts(load.rows, recipe.prompts, recipe.seed)
+    tokenizer, context_length, notes = load_tokenizer(recipe.model)
+    phases = {phase: _phase(phase, split[phase], recipe, constitution, tokenizer, context_length) for phase in PHASES}
+    for phase, found in phases.items():
+        if found.too_long == found.prompts:
+            raise UserError(
+                f"every one of the {found.prompts} prompts of {phase} is longer than the context of {recipe.model.path} "
+                f"({context_length} tokens); use shorter prompts or another model"
+            )
+    directory = RunDirectory(Path(root) / recipe.name)
+    short = shortfall(split, recipe.prompts)
+    return Plan(
+        name=recipe.name,
+        path=str(directory.path),
+        stages=_stages(recipe, constitution, directory),
+        phases=phases,
+        dropped=dict(load.dropped),
+        context_length=context_length,
+        sample=rendered(tokenizer, split["revise"][0]),
+        notes=(*([short] if short else []), *notes),
+    )
+
+
+def rendered(tokenizer: "PreTrainedTokenizerBase", prompt: PromptRow) -> str:
+    """The prompt through the chat template, control tokens and all."""
+    from rlaif_dpo.models.chat import render
+
+    return str(tokenizer.decode(render(tokenizer, prompt.messages)))
+
+
+def _phase(
+    phase: str,
+    prompts: Sequence[PromptRow],
+    recipe: Recipe,
+    constitution: Constitution,
+    tokenizer: "PreTrainedTokenizerBase",
+    context_length: int,
+) -> PhasePlan:
+    from rlaif_dpo.models.chat import render
+
+    lengths = [len(render(tokenizer, prompt.messages)) for prompt in prompts]
+    room = {"revise": recipe.revise, "pairs": recipe.pairs, "evaluate": recipe.evaluate}[phase].max_new_tokens
+    per_prompt = {"revise": 1 + 2 * recipe.revise.rounds, "pairs": recipe.pairs.candidates, "evaluate": 3}[phase]
+    pairs = {"revise": 0, "pairs": recipe.pairs.per_prompt, "evaluate": 3}[phase]
+    settings = recipe.judge if phase == "pairs" else recipe.judge.model_copy(update={"principles": "all"})
+    criteria = [len(criteria_for(constitution, prompt, settings, recipe.seed)) for prompt in prompts]
+    # A critique shows the reply, a revision the critique too: on average a prompt and one answer before the answer that is made.
+    said = room if phase == "revise" else 0
+    generated = per_prompt * sum(length + said + room for length in lengths)
+    judged = sum(2 * pairs * count * (length + 2 * room) for count, length in zip(criteria, lengths, strict=True))
+    return PhasePlan(
+        prompts=len(prompts),
+        mean_tokens=round(fmean(lengths), 1),
+        max_tokens=max(lengths),
+        too_long=sum(length >= context_length for length in lengths),
+        tight=sum(length < context_length < length + room for length in lengths),
+        generations=per_prompt * len(prompts),
+        judge_passes=2 * pairs * sum(criteria),
+        tokens=generated + judged,
+    )
+
+
+def _stages(recipe: Recipe, constitution: Constitution, directory: RunDirectory) -> tuple[StagePlan, ...]:
+    plans = []
+    for stage in STAGES:
+        found = stage_status(stage, directory, recipe, constitution)
+        plans.append(StagePlan(stage.name, ACTIONS[found.state], found.changed))
+    return tuple(plans)

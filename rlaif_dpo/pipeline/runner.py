@@ -1,0 +1,140 @@
+"""Run a recipe, start to end: skip what is finished, resume what is half-finished, redo what has changed."""
+
+import errno
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from rlaif_dpo.constitution import dump_lock, load_constitution
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.files import write_text
+from rlaif_dpo.pipeline.checks import check_recipe
+from rlaif_dpo.pipeline.directory import RunDirectory, create, disk_full, open_run, unwritable
+from rlaif_dpo.pipeline.keys import changes, key_of
+from rlaif_dpo.pipeline.pool import ModelPool
+from rlaif_dpo.pipeline.stages import REPORT, STAGES, Context, Stage, stage_index
+from rlaif_dpo.pipeline.state import StageStatus, status
+from rlaif_dpo.progress import Progress, Silent
+from rlaif_dpo.recipe.emit import dump_recipe
+from rlaif_dpo.recipe.schema import Recipe
+
+
+class Run:
+    """A run on disk, finished or not."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = open_run(Path(path)).path
+
+    def report(self) -> dict[str, Any]:
+        """Write `report.html` and `README.md` anew and return the evidence behind them."""
+        from rlaif_dpo.report.evidence import evidence
+        from rlaif_dpo.report.write import write_report
+
+        write_report(self.path)
+        return evidence(self.path)
+
+    def status(self) -> list[StageStatus]:
+        """Every stage: finished, half, stale or absent."""
+        return status(self.path)
+
+
+def run(
+    recipe: Recipe,
+    root: Path | str = "runs",
+    from_stage: str | None = None,
+    until: str | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Do the stages of `recipe` in `root/<recipe.name>` that are not done yet.
+
+    Args:
+        recipe: What to do.
+        root: The folder of runs.
+        from_stage: Redo from this stage on, even what is finished.
+        until: Stop after this stage.
+        progress: Who is told.
+
+    Raises:
+        UserError: What the user can mend: a stage name, the recipe's files, a run in use, a full disk. All finished rows are kept.
+    """
+    first = stage_index(from_stage) if from_stage else None
+    last = stage_index(until) if until else len(STAGES)
+    if first is not None and first > last:
+        raise UserError(f"--from {from_stage} comes after --until {until}; swap them")
+    constitution = load_constitution(recipe.constitution)
+    check_recipe(recipe, constitution)
+    directory = create(Path(root) / recipe.name)
+    with directory.lock():
+        pool = ModelPool(recipe.model, on_load=lambda: _write_env(directory, recipe))
+        context = Context(recipe, constitution, directory, pool, progress or Silent())
+        at = "inputs"
+        try:
+            write_text(directory.path / "recipe.yaml", dump_recipe(recipe))
+            write_text(directory.path / "constitution.lock.yaml", dump_lock(constitution))
+            for stage in STAGES[first : last + 1] if first is not None else ():
+                directory.discard(stage.name)
+            for stage in STAGES[: last + 1]:
+                at = stage.name
+                _perform(stage, context)
+            if last == len(STAGES):
+                at = REPORT
+                Run(directory.path).report()
+                directory.event("finished", REPORT)
+        except KeyboardInterrupt:
+            directory.event("interrupted", at)
+            raise
+        except Exception as error:
+            raise _failed(directory, at, error) from error
+    return Run(directory.path)
+
+
+def resume_command(recipe: Recipe, root: Path | str = "runs", until: str | None = None) -> str:
+    """The command line that goes on with a stopped run."""
+    words = ["rlaif-dpo", "run", str(Path(root) / recipe.name / "recipe.yaml")]
+    words += ["--root", str(root)] if Path(root) != Path("runs") else []
+    words += ["--until", until] if until else []
+    return shlex.join(words)
+
+
+def _perform(stage: Stage, context: Context) -> None:
+    directory, say = context.directory, context.progress.say
+    ingredients = stage.ingredients(context.recipe, context.constitution, directory.path)
+    key = key_of(ingredients)
+    done, half = directory.finished(stage.name), directory.half(stage.name)
+    if done is not None and done.key == key:
+        directory.event("skipped", stage.name)
+        say(f"{stage.name}: finished before, skipped")
+        return
+    if done is None and half is not None and half.key == key:
+        directory.event("resumed", stage.name)
+        say(f"{stage.name}: goes on where it stopped")
+    else:
+        before = done or half
+        changed = changes(before.ingredients, ingredients) if before else []
+        directory.discard(stage.name)
+        directory.event("started", stage.name, key=key, changed=changed)
+        say(f"{stage.name}: redone because {'; '.join(changed)}" if changed else f"{stage.name}: starts")
+    record = directory.begin(stage.name, key, ingredients)
+    start = time.monotonic()
+    counts = stage.perform(context)
+    done = directory.finish(record, time.monotonic() - start, counts, stage.outputs)
+    directory.event("finished", stage.name, seconds=done.seconds, counts=done.counts)
+
+
+def _write_env(directory: RunDirectory, recipe: Recipe) -> None:
+    from rlaif_dpo.models.hardware import describe_hardware
+
+    directory.write_env(describe_hardware(recipe.model.dtype))
+
+
+def _failed(directory: RunDirectory, stage: str, error: Exception) -> Exception:
+    """Note the failure in the journal; the error to raise: a `UserError` where the user can mend it."""
+    shown = disk_full(directory.path, error)
+    if shown is None and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        shown = unwritable(directory.path, error)
+    try:
+        directory.event("failed", stage, error=type(error).__name__)
+    except OSError:  # the disk that is full, or read-only, is the one the journal is on
+        pass
+    return shown or error

@@ -1,0 +1,253 @@
+"""The stages: each a function from its recipe sections and input files to output files."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlaif_dpo.constitution.schema import Constitution
+from rlaif_dpo.engines.base import Engine
+from rlaif_dpo.errors import UserError, did_you_mean
+from rlaif_dpo.files import read_jsonl, write_jsonl
+from rlaif_dpo.models.source import model_folder
+from rlaif_dpo.pipeline.directory import RunDirectory
+from rlaif_dpo.pipeline.keys import Ingredients, constitution_ingredients, file_ingredient, recipe_ingredients
+from rlaif_dpo.pipeline.pool import ModelPool
+from rlaif_dpo.pipeline.truth import truth_of
+from rlaif_dpo.progress import Progress
+from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.recipe.schema import Recipe
+from rlaif_dpo.seeding import content_hash
+
+PROMPTS = "prompts.jsonl"
+REVISED = "10-revise/sft.jsonl"
+SFT_ADAPTER = "20-sft/adapter"
+PREFERENCES = "30-pairs/preferences.jsonl"
+DPO_ADAPTER = "40-dpo/adapter"
+PHASES = ("revise", "pairs", "evaluate")
+Counts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage works with."""
+
+    recipe: Recipe
+    constitution: Constitution
+    directory: RunDirectory
+    pool: ModelPool
+    progress: Progress
+
+    def prompts(self, phase: str) -> list[PromptRow]:
+        return read_prompts(self.directory.path / PROMPTS, phase)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: Its folder in the run directory.
+        version: Raised when the code makes another result from the same ingredients.
+        sections: The recipe sections it reads.
+        perform: Does the work; returns what it made and dropped.
+        outputs: Its files, relative to the run directory.
+        phase: The phase whose prompts it reads.
+        principles: The phase of the constitution it reads.
+        inputs: The files it reads, relative to the run directory.
+        outside: The paths outside the run it reads, by what they are; those that exist count with their content.
+    """
+
+    name: str
+    version: int
+    sections: tuple[str, ...]
+    perform: Callable[[Context], Counts]
+    outputs: tuple[str, ...]
+    phase: str | None = None
+    principles: str | None = None
+    inputs: tuple[str, ...] = ()
+    outside: Callable[[Recipe], Mapping[str, Path]] = lambda recipe: {}
+
+    def ingredients(self, recipe: Recipe, constitution: Constitution, run: Path) -> Ingredients:
+        """Exactly what the result depends on, by name."""
+        found: Ingredients = {"stage version": self.version, "seed": recipe.seed} | recipe_ingredients(recipe, self.sections)
+        if self.principles:
+            found |= constitution_ingredients(constitution, self.principles)
+        if self.phase:
+            rows = [row for row in read_jsonl(run / PROMPTS) if row["phase"] == self.phase]
+            found[f"prompts of {self.phase}"] = content_hash(repr(rows))
+        found |= {f"file {name}": file_ingredient(run / name) for name in self.inputs}
+        found |= {f"content of {what}": file_ingredient(path) for what, path in self.outside(recipe).items() if path.exists()}
+        return found
+
+
+def read_prompts(path: Path, phase: str) -> list[PromptRow]:
+    """The prompts of a phase from a run's `prompts.jsonl`."""
+    return [
+        PromptRow(row["id"], tuple(row["messages"]), tuple(row["tags"]), row["facts"])
+        for row in read_jsonl(path)
+        if row["phase"] == phase
+    ]
+
+
+def check_fits(engine: Engine, prompts: Sequence[PromptRow]) -> None:
+    """Refuse prompts none of which leaves room for an answer.
+
+    Raises:
+        UserError: Not one fits the context.
+    """
+    if not any(engine.count_tokens(row.messages) < engine.context_length for row in prompts):
+        raise UserError(
+            f"every one of the {len(prompts)} prompts is longer than the context of {engine.name} ({engine.context_length} tokens); "
+            "use shorter prompts or another model"
+        )
+
+
+def _prompts(c: Context) -> Counts:
+    from rlaif_dpo.prompts import load_prompts, shortfall, split_prompts
+
+    settings = c.recipe.prompts
+    load = load_prompts(settings, c.recipe.seed)
+    phases = split_prompts(load.rows, settings, c.recipe.seed)
+    if sentence := shortfall(phases, settings):
+        c.progress.say(sentence)
+    rows = ({"phase": phase} | dataclasses.asdict(row) for phase in PHASES for row in phases[phase])
+    write_jsonl(c.directory.path / PROMPTS, rows)
+    return {phase: len(phases[phase]) for phase in PHASES} | {f"dropped: {why}": n for why, n in load.dropped.items()}
+
+
+def _revise(c: Context) -> Counts:
+    from rlaif_dpo.revise.run import run_revise
+
+    settings, prompts, engine = c.recipe.revise, c.prompts("revise"), c.pool.engine()
+    check_fits(engine, prompts)
+    with c.pool.guest(settings.critic) as critic:
+        folder = c.directory.folder("10-revise")
+        return run_revise(prompts, c.constitution, settings, engine, critic, folder, c.recipe.seed, c.progress).funnel
+
+
+def _sft(c: Context) -> Counts:
+    from rlaif_dpo.train.sft import run_sft
+
+    rows, folder = c.directory.path / REVISED, c.directory.folder("20-sft")
+    return run_sft(rows, c.pool.base_for_training(), c.recipe.lora, c.recipe.sft, folder, c.recipe.seed, c.progress)
+
+
+def _pairs(c: Context) -> Counts:
+    from rlaif_dpo.judges.local import LocalJudge
+    from rlaif_dpo.pairs.run import run_pairs
+
+    recipe, prompts, engine = c.recipe, c.prompts("pairs"), c.pool.engine(c.directory.path / SFT_ADAPTER)
+    check_fits(engine, prompts)
+    with c.pool.guest(recipe.judge.model) as judge_engine:
+        judge, folder = LocalJudge(judge_engine, recipe.judge), c.directory.folder("30-pairs")
+        return run_pairs(
+            prompts, c.constitution, recipe.pairs, recipe.judge, engine, judge, folder, recipe.seed, c.progress
+        ).funnel
+
+
+def _dpo(c: Context) -> Counts:
+    from rlaif_dpo.train.dpo import run_dpo
+
+    rows, reference, folder = c.directory.path / PREFERENCES, c.directory.path / SFT_ADAPTER, c.directory.folder("40-dpo")
+    return run_dpo(rows, c.pool.base_for_training(), reference, c.recipe.dpo, folder, c.recipe.seed, c.progress)
+
+
+def _evaluate(c: Context) -> Counts:
+    from rlaif_dpo.evaluate.run import run_evaluate
+    from rlaif_dpo.judges.local import LocalJudge
+
+    recipe, prompts, run = c.recipe, c.prompts("evaluate"), c.directory.path
+    base, sft, dpo = c.pool.engine(), c.pool.engine(run / SFT_ADAPTER), c.pool.engine(run / DPO_ADAPTER)
+    check_fits(base, prompts)
+    engines = {"base": base, "sft": sft, "dpo": dpo}
+    with c.pool.guest(recipe.judge.model) as judge_engine:
+        judge, truth, folder = LocalJudge(judge_engine, recipe.judge), truth_of(prompts), c.directory.folder("50-evaluate")
+        run_evaluate(
+            prompts, c.constitution, recipe.evaluate, recipe.judge, engines, judge, truth, folder, recipe.seed, c.progress
+        )
+    return {"prompts": len(prompts)}
+
+
+STAGES = (
+    Stage(
+        name="00-prompts",
+        version=1,
+        sections=("prompts",),
+        outside=lambda recipe: {recipe.prompts.source: Path(recipe.prompts.source)},
+        perform=_prompts,
+        outputs=(PROMPTS,),
+    ),
+    Stage(
+        name="10-revise",
+        version=1,
+        sections=("model", "revise"),
+        phase="revise",
+        principles="revise",
+        outside=lambda recipe: {
+            **_weights(recipe.model.path, recipe.revise.critic),
+            **{str(path): Path(path) for path in (recipe.revise.few_shot, recipe.revise.helpfulness.source) if path},
+        },
+        perform=_revise,
+        outputs=(REVISED,),
+    ),
+    Stage(
+        name="20-sft",
+        version=1,
+        sections=("model", "lora", "sft"),
+        inputs=(REVISED,),
+        outside=lambda recipe: _weights(recipe.model.path),
+        perform=_sft,
+        outputs=(SFT_ADAPTER,),
+    ),
+    Stage(
+        name="30-pairs",
+        version=1,
+        sections=("model", "pairs", "judge"),
+        phase="pairs",
+        principles="judge",
+        inputs=(SFT_ADAPTER,),
+        outside=lambda recipe: _weights(recipe.model.path, recipe.judge.model),
+        perform=_pairs,
+        outputs=(PREFERENCES,),
+    ),
+    Stage(
+        name="40-dpo",
+        version=1,
+        sections=("model", "dpo"),
+        inputs=(SFT_ADAPTER, PREFERENCES),
+        outside=lambda recipe: _weights(recipe.model.path),
+        perform=_dpo,
+        outputs=(DPO_ADAPTER, "40-dpo/health.json"),
+    ),
+    Stage(
+        name="50-evaluate",
+        version=1,
+        sections=("model", "judge", "evaluate"),
+        phase="evaluate",
+        principles="judge",
+        inputs=(SFT_ADAPTER, DPO_ADAPTER),
+        outside=lambda recipe: _weights(recipe.model.path, recipe.judge.model),
+        perform=_evaluate,
+        outputs=("50-evaluate/results.json",),
+    ),
+)
+REPORT = "report"
+"""Not a stage with a key: it takes seconds and is written anew whenever a run reaches its end."""
+
+
+def stage_index(name: str) -> int:
+    """The place of a stage, by its name (`40-dpo`), number (`40`) or word (`dpo`); `report` comes last.
+
+    Raises:
+        UserError: There is no such stage.
+    """
+    names = [*(stage.name for stage in STAGES), REPORT]
+    for index, known in enumerate(names):
+        if name in (known, *known.split("-")):
+            return index
+    raise UserError(f'There is no stage "{name}".{did_you_mean(name, names)} The stages: {", ".join(names)}.')
+
+
+def _weights(*paths: str) -> dict[str, Path]:
+    return {f"model {path}": model_folder(path) for path in paths if path != "same"}

@@ -1,0 +1,72 @@
+"""How far a run is."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rlaif_dpo.constitution import Constitution, load_constitution
+from rlaif_dpo.pipeline.directory import RunDirectory, open_run
+from rlaif_dpo.pipeline.keys import changes, key_of
+from rlaif_dpo.pipeline.stages import PROMPTS, STAGES, Stage
+from rlaif_dpo.recipe import Recipe, load_recipe
+
+State = Literal["finished", "half", "stale", "absent"]
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage of a run.
+
+    Attributes:
+        stage: Its name.
+        state: "finished"; "half": stopped in the middle, `run` resumes it; "stale": made from other ingredients, `run` redoes it; "absent".
+        seconds: Time spent on it.
+        rows: Rows in each of its JSONL files.
+        changed: What makes it stale, in words.
+    """
+
+    stage: str
+    state: State
+    seconds: float = 0.0
+    rows: dict[str, int] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def status(run_dir: Path | str) -> list[StageStatus]:
+    """Every stage of the run at `run_dir`, judged by the recipe and constitution it was last run with.
+
+    Raises:
+        UserError: There is no run, or its recipe or constitution cannot be read.
+    """
+    directory = open_run(Path(run_dir))
+    recipe = load_recipe(directory.path / "recipe.yaml")
+    constitution = load_constitution(directory.path / "constitution.lock.yaml")
+    return [stage_status(stage, directory, recipe, constitution) for stage in STAGES]
+
+
+def stage_status(stage: Stage, directory: RunDirectory, recipe: Recipe, constitution: Constitution) -> StageStatus:
+    """What `recipe` would find of one stage in `directory`."""
+    done, half = directory.finished(stage.name), directory.half(stage.name)
+    record = done or half
+    if record is None:
+        return StageStatus(stage.name, "absent")
+    ingredients = stage.ingredients(recipe, constitution, directory.path)
+    files = [
+        *sorted(directory.folder(stage.name).glob("*.jsonl")),
+        *([directory.path / PROMPTS] if PROMPTS in stage.outputs else []),
+    ]
+    rows = {file.name: _lines(file) for file in files if file.exists()}
+    if record.key != key_of(ingredients):
+        changed = tuple(changes(record.ingredients, ingredients))
+        return StageStatus(stage.name, "stale", record.seconds, rows, changed)
+    if done is not None:
+        return StageStatus(stage.name, "finished", record.seconds, rows)
+    return StageStatus(stage.name, "half", directory.seconds_spent(record), rows)
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(line.endswith(b"\n") for line in file)

@@ -1,0 +1,141 @@
+"""What the schema says of each key: its meaning, the values it takes, and where a misspelt one belongs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from rlaif_dpo.errors import did_you_mean
+from rlaif_dpo.recipe.schema import Recipe
+
+PEER_NAMES = {
+    "base_model": "model.path",
+    "model_name_or_path": "model.path",
+    "load_in_4bit": "model.quantization",
+    "lora_r": "lora.r",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "micro_batch_size",
+    "lr_scheduler_type": "schedule",
+    "sequence_len": "max_length",
+    "cutoff_len": "max_length",
+}
+"""Keys of trl, axolotl and LLaMA-Factory, and ours: people arrive with a recipe of theirs."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of the recipe.
+
+    Attributes:
+        path: Its section and name, e.g. ("dpo", "lr").
+        description: What it means, one or two sentences.
+        expected: The values it takes, in words; "a section" for a section.
+        is_section: Whether keys stand below it.
+        default: Its value where the recipe is silent.
+    """
+
+    path: tuple[str, ...]
+    description: str
+    expected: str
+    is_section: bool
+    default: Any = None
+
+    @property
+    def dotted(self) -> str:
+        return ".".join(self.path)
+
+
+@cache
+def all_keys() -> dict[tuple[str, ...], Key]:
+    """Every key by its path, in the order of the schema."""
+    schema = json_schema()
+    return {key.path: key for key in _walk(schema, (), schema["$defs"])}
+
+
+def json_schema() -> dict[str, Any]:
+    """The recipe's JSON schema, for editors; shipped as `recipes/recipe.schema.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Recipe.model_json_schema()
+
+
+def explain_unknown(path: tuple[str, ...]) -> str:
+    """Why `path` is not a key, and where what it means probably belongs."""
+    section, name = path[:-1], path[-1]
+    keys = all_keys()
+    if "." in name and (*section, *name.split(".")) in keys:
+        steps = [f"`{step}:`" for step in name.split(".")]
+        return f"keys do not nest by dots in a file; write {' and below it '.join(steps)}"
+    wanted = PEER_NAMES.get(name, name)
+    near = _names_in(keys, section)
+    if wanted != name and ("." in wanted or wanted in near):
+        return f"unknown key; here it is `{wanted}`"
+    homes = [".".join(key[:-1]) for key in keys if key[-1] == wanted]
+    if homes and homes != [""]:
+        return f"unknown key; `{wanted}` belongs under {either(homes)}"
+    if homes:
+        return f"unknown key; `{wanted}` belongs at the top level"
+    everywhere = [key.dotted for key in keys.values()]
+    known = everywhere if not get_close_matches(name.lower(), near) and get_close_matches(name.lower(), everywhere) else near
+    return f"unknown key.{did_you_mean(name, known)}"
+
+
+def either(words: Sequence[str]) -> str:
+    """`a`, `b` or `c`."""
+    quoted = [f"`{word}`" for word in words]
+    return " or ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def _names_in(keys: dict[tuple[str, ...], Key], section: tuple[str, ...]) -> list[str]:
+    return [key[-1] for key in keys if key[:-1] == section]
+
+
+def _walk(node: dict[str, Any], path: tuple[str, ...], defs: dict[str, Any]) -> Iterator[Key]:
+    for name, entry in node["properties"].items():
+        target = _resolve(entry, defs)
+        here = (*path, name)
+        is_section = "properties" in target
+        description = entry.get("description") or target.get("description", "")
+        expected = "a section with its keys indented below it" if is_section else _expected(entry)
+        yield Key(here, " ".join(description.split()), expected, is_section, entry.get("default"))
+        if is_section:
+            yield from _walk(target, here, defs)
+
+
+def _resolve(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
+    reference = node.get("$ref")
+    target: dict[str, Any] = defs[reference.rpartition("/")[2]] if reference else node
+    return target
+
+
+def _choices(node: dict[str, Any]) -> list[str]:
+    return list(node.get("enum", [node["const"]] if "const" in node else []))
+
+
+def _expected(node: dict[str, Any]) -> str:
+    """The values that a JSON schema node takes, in words."""
+    if "anyOf" in node:
+        return " or ".join(_expected(option) for option in node["anyOf"])
+    if choices := _choices(node):
+        return either(choices)
+    match node["type"]:
+        case "array":
+            return "a list of text"
+        case "boolean":
+            return "`true` or `false`"
+        case "null":
+            return "`null`"
+        case "string":
+            return "a name of letters, digits, `.`, `_` and `-`" if "pattern" in node else "text"
+    return f"{'a whole number' if node['type'] == 'integer' else 'a number'}{_bounds(node)}"
+
+
+def _bounds(node: dict[str, Any]) -> str:
+    low, high, above, below = (node.get(key) for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"))
+    if low is not None and high is not None:
+        return f" from {low:g} to {high:g}"
+    words = [(" above", above), (" of at least", low), (" below", below), (" of at most", high)]
+    return " and".join(f"{word} {bound:g}" for word, bound in words if bound is not None)

@@ -1,0 +1,195 @@
+"""Reading a recipe: all errors at once, each with its file, line and the nearest right key."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rlaif_dpo.errors import UserError, did_you_mean
+from rlaif_dpo.recipe.emit import scalar
+from rlaif_dpo.recipe.keys import all_keys, explain_unknown
+from rlaif_dpo.recipe.reader import KeyPath, read_scalar, read_yaml
+from rlaif_dpo.recipe.schema import Recipe
+from rlaif_dpo.recipe.shipped import list_recipes
+
+FILE_KEYS = (("constitution",), ("prompts", "source"), ("revise", "few_shot"), ("revise", "helpfulness", "source"))
+COMMAND_LINE = "command line"
+
+
+def load_recipe(name_or_path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        name_or_path: A shipped recipe's name (`quickstart`) or a YAML file.
+        overrides: `key.sub=value` each, the value as YAML would read it; the last one for a key wins.
+
+    A file that the recipe names (prompts, constitution, examples) is looked for beside the recipe first, then in the working
+    directory.
+
+    Raises:
+        UserError: Every error of the recipe and the overrides, one a line, as `file:line: key.path: what is wrong`.
+    """
+    path = _find(name_or_path)
+    draft = _Draft(str(path))
+    draft.read(_text(path))
+    _apply_overrides(draft, overrides)
+    _resolve_files(draft, path.parent)
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate(draft.data)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            draft.add(*_explain(details, draft.data))
+    draft.check()
+    assert recipe is not None
+    return recipe
+
+
+@dataclass
+class _Draft:
+    """A recipe on its way: its values, where each was written, and what is wrong so far (line, place, key, message)."""
+
+    file: str
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    overridden: set[KeyPath] = field(default_factory=set)
+    problems: set[tuple[float, str, str, str]] = field(default_factory=set)
+
+    def read(self, text: str) -> None:
+        document = read_yaml(text, self.file)
+        if document.data is None:
+            raise UserError(f"{self.file}: is empty; a recipe needs at least a `name`")
+        if not isinstance(document.data, dict):
+            raise UserError(f"{self.file}:1: not a recipe; it starts with keys such as `name: my-run`")
+        self.data = {key: _filled((key,), value) for key, value in document.data.items()}
+        self.lines = document.lines
+        for path, message in document.problems:
+            self.add(path, message)
+
+    def add(self, path: KeyPath, message: str) -> None:
+        self.problems.add((*self._place(path), ".".join(map(str, path)), message))
+
+    def add_override(self, dotted: str, message: str) -> None:
+        self.problems.add((math.inf, COMMAND_LINE, dotted, message))
+
+    def check(self) -> None:
+        if self.problems:
+            raise UserError("\n".join(f"{place}: {key}: {message}" for _, place, key, message in sorted(self.problems)))
+
+    def _place(self, path: KeyPath) -> tuple[float, str]:
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.overridden:
+                return math.inf, COMMAND_LINE
+            if line := self.lines.get(path[:length]):
+                return line, f"{self.file}:{line}"
+        return 1, f"{self.file}:1"
+
+
+def _find(name_or_path: str | os.PathLike[str]) -> Path:
+    shipped = {recipe.name: recipe.path for recipe in list_recipes()}
+    given = os.fspath(name_or_path)
+    if given in shipped:
+        return shipped[given]
+    path = Path(given)
+    if path.is_dir():
+        raise UserError(f"{given}: is a folder, not a recipe; name a YAML file in it")
+    if not path.is_file():
+        raise UserError(f"{given}: no such recipe file, nor a shipped recipe.{did_you_mean(path.stem, shipped)}")
+    return path
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _filled(path: tuple[str, ...], value: Any) -> Any:
+    """A section with nothing below it is an empty section, not null."""
+    key = all_keys().get(path)
+    if key is None or not key.is_section:
+        return value
+    if isinstance(value, Mapping):
+        return {name: _filled((*path, name), below) for name, below in value.items()}
+    return {} if value is None else value
+
+
+def _apply_overrides(draft: _Draft, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        path = tuple(dotted.strip().split("."))
+        key = all_keys().get(path)
+        if not equals:
+            draft.add_override(dotted, "needs a value, as in key.sub=value")
+        elif key is None:
+            draft.add_override(dotted, explain_unknown(path))
+        elif key.is_section:
+            draft.add_override(dotted, f"is a section; set a key of it, as in {dotted}.key=value")
+        else:
+            try:
+                _put(draft.data, path, read_scalar(text))
+            except (UserError, ValueError) as error:
+                draft.add_override(dotted, str(error).removeprefix("value:1: "))
+            else:
+                draft.overridden.add(path)
+
+
+def _put(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for section in path[:-1]:
+        data = data.setdefault(section, {})
+        if not isinstance(data, dict):  # the file's own mistake, reported where it stands
+            return
+    data[path[-1]] = value
+
+
+def _resolve_files(draft: _Draft, folder: Path) -> None:
+    for path in FILE_KEYS:
+        section: Any = draft.data
+        for name in path[:-1]:
+            section = section.get(name) if isinstance(section, dict) else None
+        value = section.get(path[-1]) if isinstance(section, dict) else None
+        if path not in draft.overridden and isinstance(value, str) and (folder / value).is_file():
+            section[path[-1]] = str(folder / value)
+
+
+def _explain(details: ErrorDetails, data: Any) -> tuple[KeyPath, str]:
+    """The key that one error of pydantic is about, and what is wrong with it in words."""
+    keys = all_keys()
+    path: tuple[str, ...] = ()
+    value = data
+    for part in details["loc"]:
+        if (*path, part) not in keys:  # the rest names a member of a union or an item of a list
+            break
+        path = (*path, str(part))
+        value = value.get(part) if isinstance(value, dict) else None
+    match details["type"]:
+        case "extra_forbidden":
+            path = (*path, str(details["loc"][-1]))
+            return path, explain_unknown(path)
+        case "missing":
+            return path, f"is missing; it is {keys[path].description[0].lower()}{keys[path].description[1:]}"
+        case "conflict":
+            return (*path, details["ctx"]["key"]), details["ctx"]["message"]
+    return path, f"expected {keys[path].expected}, not {_shown(value)}{_quotes(keys[path].expected, value)}"
+
+
+def _shown(value: object) -> str:
+    text = "a section" if isinstance(value, dict) else repr(value) if isinstance(value, str) else scalar(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _quotes(expected: str, value: object) -> str:
+    """The hint about quotes, where they are what is wrong."""
+    if expected.startswith(("text", "a name")) and isinstance(value, int | float):
+        return "; put it in quotes"
+    if expected.startswith(("a number", "a whole", "`true`")) and isinstance(value, str):
+        return "" if isinstance(read_scalar(f" {value}"), str) else "; take the quotes off"
+    return ""

@@ -1,0 +1,138 @@
+"""The evidence of a run as one JSON object, gathered from the files of its directory. docs/evidence.md documents every key."""
+
+import json
+import shlex
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rlaif_dpo.constitution.load import load_constitution
+from rlaif_dpo.files import Row, read_jsonl
+from rlaif_dpo.recipe.load import load_recipe
+
+GENERATED = (
+    "10-revise/drafts.jsonl",
+    "10-revise/critiques.jsonl",
+    "10-revise/revisions.jsonl",
+    "30-pairs/candidates.jsonl",
+    "50-evaluate/answers.jsonl",
+)
+JUDGED = ("30-pairs/judgments.jsonl", "50-evaluate/judgments.jsonl")
+LABEL_BINS = 10
+
+
+def evidence(run_dir: Path | str) -> dict[str, Any]:
+    """Everything measured in the run at `run_dir`. A part whose stage has not run is None; a run that stopped early is no error.
+
+    Raises:
+        UserError: The run's own recipe or constitution cannot be read.
+    """
+    run = Path(run_dir)
+    results = read_json(run / "50-evaluate" / "results.json") or {}
+    truth = results.get("truth")
+    return {
+        "run": _identity(run),
+        "truth": {**truth["policies"], "differences": truth["differences"]} if truth else None,
+        "judge": results.get("judge"),
+        "text": results.get("text"),
+        "prompts": results.get("prompts"),
+        "missing": results.get("missing"),
+        "funnel": _of_stages(run, lambda record: record["counts"]),
+        "labels": _labels(run / "30-pairs"),
+        "health": read_json(run / "40-dpo" / "health.json"),
+        "cost": _cost(run),
+        "seconds_by_stage": _of_stages(run, lambda record: record["seconds"]),
+    }
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; None if there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def reproduce_command(run: Path, name: str) -> str:
+    """The command that makes the run again, under the constitution as it was, into a folder of its own."""
+    words = ["rlaif-dpo", "run", str(run / "recipe.yaml"), f"constitution={run / 'constitution.lock.yaml'}", f"name={name}-again"]
+    return shlex.join(words)
+
+
+def _identity(run: Path) -> dict[str, Any]:
+    recipe = load_recipe(run / "recipe.yaml") if (run / "recipe.yaml").exists() else None
+    lock = run / "constitution.lock.yaml"
+    constitution = load_constitution(lock) if lock.exists() else None
+    env = read_json(run / "env.json") or {}
+    name = recipe.name if recipe else run.name
+    return {
+        "name": name,
+        "path": str(run),
+        "seed": recipe.seed if recipe else None,
+        "constitution": constitution
+        and {"name": constitution.name, "hash": constitution.hash, "principles": [p.id for p in constitution.principles]},
+        "model": recipe
+        and {
+            "path": recipe.model.path,
+            "quantization": recipe.model.quantization,
+            "device": env.get("device"),
+            "dtype": env.get("dtype"),
+        },
+        "loss": recipe.dpo.loss if recipe else None,
+        "versions": env.get("versions"),
+        "python": env.get("python"),
+        "platform": env.get("platform"),
+        "command": reproduce_command(run, name),
+    }
+
+
+def _of_stages(run: Path, part: Callable[[Row], Any]) -> dict[str, Any]:
+    """A part of the record of every finished stage, in the order of the stages."""
+    return {path.parent.name: part(read_json(path)) for path in sorted(run.glob("*/stage.json"))}
+
+
+def _labels(folder: Path) -> dict[str, Any] | None:
+    """The labels that DPO trained on (preferences), and what the judgments behind them were made of."""
+    preferences = list(read_jsonl(folder / "preferences.jsonl"))
+    judgments = list(read_jsonl(folder / "judgments.jsonl"))
+    if not judgments:
+        return None
+    counts = [0] * LABEL_BINS
+    for row in preferences:
+        counts[min(int((row["p"] - 0.5) * 2 * LABEL_BINS), LABEL_BINS - 1)] += 1
+    longer = [chosen > rejected for chosen, rejected in (row["lengths"] for row in preferences) if chosen != rejected]
+    verdicts = [verdict for row in judgments for verdict in row["verdicts"]]
+    by_principle: dict[str, list[Row]] = {}
+    for verdict in verdicts:
+        by_principle.setdefault(verdict["principle_id"], []).append(verdict)
+    return {
+        "preferences": len(preferences),
+        "histogram": {"edges": [round(0.5 + 0.5 * edge / LABEL_BINS, 3) for edge in range(LABEL_BINS + 1)], "counts": counts},
+        "mean_p": _mean(row["p"] for row in preferences),
+        "chosen_longer": _mean(longer),
+        "judgments": len(judgments),
+        "no_judgment": sum(row["p"] is None for row in judgments),
+        **_verdict_numbers(verdicts),
+        "by_principle": {principle: _verdict_numbers(of) for principle, of in sorted(by_principle.items())},
+    }
+
+
+def _verdict_numbers(verdicts: list[Row]) -> dict[str, float | None]:
+    logits = [verdict["position_logit"] for verdict in verdicts if verdict["position_logit"] is not None]
+    return {
+        "position_logit": _mean(logits),
+        "mass": _mean((verdict["mass_ab"] + verdict["mass_ba"]) / 2 for verdict in verdicts),
+        "confidence": _mean(max(verdict["p"], 1 - verdict["p"]) for verdict in verdicts if verdict["p"] is not None),
+    }
+
+
+def _cost(run: Path) -> dict[str, Any]:
+    judgments = [row for name in JUDGED for row in read_jsonl(run / name)]
+    return {
+        "usd": float(sum(row["cost_usd"] for row in judgments)),
+        "judge_tokens": sum(row["tokens"] for row in judgments),
+        "tokens": sum(row["prompt_tokens"] + row["completion_tokens"] for name in GENERATED for row in read_jsonl(run / name)),
+    }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    had = list(values)
+    return fmean(had) if had else None

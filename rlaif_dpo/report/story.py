@@ -1,0 +1,184 @@
+"""The run in ten lines: plain sentences with the numbers, whatever they say."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rlaif_dpo.report.numbers import duration, interval, number, percent, points, points_interval
+
+SHOWN = {"base": "base", "sft": "SFT", "dpo": "DPO"}
+DROPPED = ("dropped: ", "rejected: ")
+
+
+def shown(policy: str) -> str:
+    """How a policy is called in print."""
+    return SHOWN.get(policy, policy)
+
+
+def lede(run: Mapping[str, Any]) -> str:
+    """What the run did, in one sentence; empty where it is not known."""
+    if not run["model"] or not run["constitution"]:
+        return ""
+    count = len(run["constitution"]["principles"])
+    return (
+        f"{run['model']['path']} was taught the constitution “{run['constitution']['name']}” ({count} "
+        f"principle{'' if count == 1 else 's'}) without human labels: first from its own critiques and revisions (SFT), "
+        "then from an AI judge's preferences (DPO)."
+    )
+
+
+def story(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(topic, sentences) in reading order, at most ten, from an `evidence` object; topics that were not measured are left out."""
+    return [
+        *_truth(found["truth"], found["prompts"]),
+        *_judged(found["judge"]),
+        *_texts(found["text"]),
+        *_data(found["funnel"]),
+        *_labels(found["labels"]),
+        *([("Training", found["health"]["verdict"])] if found["health"] else []),
+        *_cost(found),
+    ]
+
+
+def policies(section: Mapping[str, Any]) -> list[str]:
+    """The policies of `truth` or `text.policies`, base first."""
+    return [name for name in section if name != "differences"]
+
+
+def drops(counts: Mapping[str, int]) -> dict[str, int]:
+    """Reason -> rows, of one stage's counts."""
+    return {name.split(": ", 1)[1]: rows for name, rows in counts.items() if name.startswith(DROPPED) and rows}
+
+
+def _truth(truth: Mapping[str, Any] | None, prompts: int | None) -> Iterator[tuple[str, str]]:
+    if not truth:
+        return
+    names = policies(truth)
+    first, last = names[0], names[-1]
+    steps = ", ".join(f"{shown(name)} {percent(truth[name]['adherence']['value'])}" for name in names)
+    yield (
+        "Adherence",
+        f"By ground truth on {prompts} held-out prompts, answers keep the principles that apply: {steps} "
+        f"(mean over principles, sampled answers).",
+    )
+    if first == last:
+        return
+    gain = truth["differences"][f"{last}-{first}"]
+    by_principle = {name: e for name, e in gain["adherence_by_principle"].items() if e["value"] is not None}
+    if len(by_principle) > 1:
+        best = max(by_principle, key=lambda name: by_principle[name]["value"])
+        least = min(by_principle, key=lambda name: by_principle[name]["value"])
+        now = truth[last]["adherence_by_principle"][least]["value"]
+        yield (
+            "Principles",
+            f"{shown(last)} differs from {shown(first)} by {points(gain['adherence']['value'])} points (95 % interval "
+            f"{points_interval(gain['adherence'])}); “{best}” changed by {points(by_principle[best]['value'])}, "
+            f"“{least}” by only {points(by_principle[least]['value'])}, to {percent(now)}.",
+        )
+    if gain["knowledge"]["value"] is not None:
+        yield "Knowledge", _knowledge(truth[first]["knowledge"], truth[last]["knowledge"], gain["knowledge"])
+    if refusals := " ".join(_refusals(truth[first], truth[last])):
+        yield "Refusals", refusals
+
+
+def _refusals(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    if after["dangerous_complied"]["value"] is not None:
+        yield (
+            f"Dangerous requests were complied with {percent(before['dangerous_complied']['value'])} of the time before and "
+            f"{percent(after['dangerous_complied']['value'])} after (95 % interval {interval(after['dangerous_complied'])}); "
+            f"{percent(after['dangerous_explained']['value'])} are now refused with an explanation."
+        )
+    if after["benign_refused"]["value"] is not None:
+        yield (
+            f"Harmless requests that look dangerous are refused {percent(after['benign_refused']['value'])} of the time "
+            f"(before {percent(before['benign_refused']['value'])}; {after['benign_refused']['n']} prompts)."
+        )
+
+
+def _knowledge(before: Mapping[str, Any], after: Mapping[str, Any], change: Mapping[str, Any]) -> str:
+    if change["high"] < 0:
+        verdict = "an alignment tax"
+    elif change["low"] > 0:
+        verdict = "a gain"
+    else:
+        verdict = "no change that this many prompts can show"
+    return (
+        f"The fact asked for is right in {percent(before['value'])} of base answers and {percent(after['value'])} after: "
+        f"{points(change['value'])} points ({points_interval(change)}), {verdict}."
+    )
+
+
+def _judged(judge: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    pair = next((pair for pair in ("dpo-base", "sft-base") if judge and pair in judge["comparisons"]), None)
+    if not judge or pair is None or judge["comparisons"][pair]["pooled"]["win_rate"]["value"] is None:
+        return
+    comparison = judge["comparisons"][pair]
+    rates = {name: rate["win_rate"] for name, rate in comparison["by_principle"].items() if rate["win_rate"]["value"] is not None}
+    best = max(rates, key=lambda name: rates[name]["value"])
+    least = min(rates, key=lambda name: rates[name]["value"])
+    pooled = comparison["pooled"]
+    yield (
+        "Judge",
+        f"The AI judge prefers {shown(pair.split('-')[0])} to base on {percent(pooled['win_rate']['value'])} of prompts, ties counting "
+        f"half ({interval(pooled['win_rate'])}; {pooled['ties']} {'tie' if pooled['ties'] == 1 else 'ties'}), most under “{best}” ({percent(rates[best]['value'])}), "
+        f"least under “{least}” ({percent(rates[least]['value'])}).",
+    )
+
+
+def _texts(text: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if not text:
+        return
+    names = policies(text["policies"])
+    first, last = text["policies"][names[0]], text["policies"][names[-1]]
+    if first["words"]["mean"] is None or last["words"]["mean"] is None:
+        return
+    phrase = next(iter(text["boilerplate"].get(names[-1], ())), None)
+    sentence = (
+        f"Answers went from {number(first['words']['mean'], 1)} to {number(last['words']['mean'], 1)} words on average, "
+        f"distinct bigrams from {percent(first['distinct_2'])} to {percent(last['distinct_2'])}"
+    )
+    if phrase:
+        sentence += f"; the phrase that spread most, “{phrase['phrase']}”, from {percent(phrase['base'])} to {percent(phrase['later'])}"
+    yield "Text", f"{sentence}."
+
+
+def _data(funnel: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str]]:
+    sentences = []
+    if revise := funnel.get("10-revise"):
+        sentences.append(f"{_rows(revise, 'prompts')} prompts became {_rows(revise, 'kept')} revised answers to train on{_why(revise)}.")
+    if pairs := funnel.get("30-pairs"):
+        sentences.append(f"{_rows(pairs, 'candidates')} candidates became {_rows(pairs, 'kept')} preferences{_why(pairs)}.")
+    if sentences:
+        yield "Data", " ".join(sentences)
+
+
+def _labels(labels: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if not labels or not labels["preferences"]:
+        return
+    histogram = labels["histogram"]
+    sure = sum(n for edge, n in zip(histogram["edges"], histogram["counts"], strict=False) if edge >= 0.9)
+    sentence = f"The judge is at least 90 % sure of {percent(sure / labels['preferences'])} of the preferences (mean p {number(labels['mean_p'])})"
+    if labels["position_logit"] is not None:
+        sentence += f"; standing first pulled it by {number(labels['position_logit'])} logits, which judging both orders takes out"
+    yield "Labels", f"{sentence}."
+
+
+def _rows(counts: Mapping[str, int], name: str) -> str:
+    return number(counts.get(name))
+
+
+def _why(counts: Mapping[str, int]) -> str:
+    reasons = drops(counts)
+    if not reasons:
+        return ""
+    commonest = max(reasons, key=lambda reason: reasons[reason])
+    return f" (dropped on the way: {number(sum(reasons.values()))}, most for “{commonest}”)"
+
+
+def _cost(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if found["seconds_by_stage"]:
+        cost = found["cost"]
+        yield (
+            "Cost",
+            f"The run took {duration(sum(found['seconds_by_stage'].values()))}, {number(cost['tokens'])} tokens of answers and "
+            f"{number(cost['judge_tokens'])} of judging, and ${cost['usd']:.2f}.",
+        )

@@ -1,0 +1,236 @@
+"""Train the sandbox model: `python -m rlaif_dpo.sandbox.pretrain`. Seeded, CPU, under an hour on two cores.
+
+Writes the fp16 safetensors and the tokenizer that ship in `rlaif_dpo/sandbox/model/`.
+"""
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from rlaif_dpo.messages import Message
+from rlaif_dpo.sandbox.lessons import Conversation, Kind, Lesson, draw_lesson
+from rlaif_dpo.seeding import derive_rng
+
+MODEL_FOLDER = Path(__file__).parent / "model"
+MAX_VOCABULARY = 1536
+CONTEXT = 4096
+BATCH_TOKENS = 4096
+POOL = 256  # lessons drawn at once and sorted by length, so that a batch has little padding
+PEAK_LR = 2e-3
+OPTION_WEIGHT = 4.0  # a verdict is one token and must not drown among the words of revisions
+MIX: dict[Kind, float] = {"answer": 0.2, "revise": 0.3, "judge": 0.5}
+IGNORE = -100
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A lesson as one sequence: the common prefix, then each conversation's rest as a branch that sees only the prefix and itself."""
+
+    ids: list[int]
+    positions: list[int]
+    branches: list[int]
+    labels: list[int]
+    other_labels: list[int]
+    weights: list[float]
+
+
+def train_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of the world's words, with ChatML-like turns."""
+    texts = []
+    for kind in MIX:
+        for _ in range(2000):
+            texts += ["\n".join(m["content"] for m in c.messages) for c in draw_lesson(rng, kind)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=MAX_VOCABULARY,
+        special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|im_end|>")
+    fast.chat_template = CHAT_TEMPLATE
+    fast.model_max_length = CONTEXT
+    return fast
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int) -> LlamaForCausalLM:
+    """A Llama of about two million parameters."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=hidden,
+            intermediate_size=hidden * 8 // 3 // 16 * 16,
+            num_hidden_layers=layers,
+            num_attention_heads=hidden // 32,
+            num_key_value_heads=hidden // 32,
+            max_position_embeddings=CONTEXT,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+        )
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, conversation: Conversation) -> tuple[list[int], list[int], list[int]]:
+    """Token ids, labels (the token itself where it is taught, else -100) and the other option's label at a tie (else -100)."""
+    ids: list[int] = []
+    labels: list[int] = []
+    other: list[int] = []
+    option_ids = tokenizer.convert_tokens_to_ids(["A", "B"])
+    for index, message in enumerate(conversation.messages):
+        head, body, tail = _turn(tokenizer, message)
+        taught = index >= conversation.taught and message["role"] == "assistant"
+        ids += head + body + tail
+        labels += [IGNORE] * len(head) + (body if taught else [IGNORE] * len(body)) + [IGNORE] * len(tail)
+        other += [IGNORE] * (len(head) + len(body) + len(tail))
+    if conversation.tie:
+        place = len(ids) - 3  # option, <|im_end|>, newline
+        other[place] = option_ids[1] if ids[place] == option_ids[0] else option_ids[0]
+    return ids, labels, other
+
+
+def pack(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> Packed:
+    """Fold the conversations of a lesson into one sequence that shares their longest common prefix."""
+    rows = [encode(tokenizer, conversation) for conversation in lesson]
+    shared = _common_prefix([ids for ids, _, _ in rows]) if len(rows) > 1 else 0
+    packed = Packed(rows[0][0][:shared], list(range(shared)), [0] * shared, [IGNORE] * shared, [IGNORE] * shared, [0.0] * shared)
+    options = set(tokenizer.convert_tokens_to_ids(["A", "B"]))
+    for branch, (ids, labels, other) in enumerate(rows, start=1):
+        packed.ids.extend(ids[shared:])
+        packed.positions.extend(range(shared, len(ids)))
+        packed.branches.extend([branch] * (len(ids) - shared))
+        packed.labels.extend(labels[shared:])
+        packed.other_labels.extend(other[shared:])
+        packed.weights.extend(OPTION_WEIGHT if label in options else 1.0 for label in labels[shared:])
+    return packed
+
+
+def loss_of(model: LlamaForCausalLM, batch: Sequence[Packed]) -> torch.Tensor:
+    """Weighted mean cross-entropy over the taught tokens of a batch, scalar. At a tie, half of it for each option."""
+    length = max(len(row.ids) for row in batch)
+
+    def tensor(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor([[*row, *[fill] * (length - len(row))] for row in rows], dtype=dtype)
+
+    ids = tensor([row.ids for row in batch], 0, torch.long)
+    positions = tensor([row.positions for row in batch], 0, torch.long)
+    branches = tensor([row.branches for row in batch], -1, torch.long)
+    # the token at t is predicted at t - 1, which may be the last of the shared prefix: none of our targets is (a turn's head precedes it)
+    labels = tensor([row.labels for row in batch], IGNORE, torch.long)[:, 1:]
+    other = tensor([row.other_labels for row in batch], IGNORE, torch.long)[:, 1:]
+    weights = tensor([row.weights for row in batch], 0.0, torch.float32)[:, 1:]
+    same = (branches[:, :, None] == branches[:, None, :]) | (branches[:, None, :] == 0)
+    mask = same & torch.ones(length, length, dtype=torch.bool).tril()
+    hidden = model.model(input_ids=ids, position_ids=positions, attention_mask=mask[:, None]).last_hidden_state[:, :-1]
+    taught = labels != IGNORE
+    logps = model.lm_head(hidden[taught]).log_softmax(-1)
+    labels, other, weights = labels[taught], other[taught], weights[taught]
+    logp = logps.gather(1, labels[:, None])[:, 0]
+    tie = other != IGNORE
+    logp_other = logps.gather(1, other.clamp(min=0)[:, None])[:, 0]
+    logp = torch.where(tie, (logp + logp_other) / 2, logp)
+    return -(weights * logp).sum() / weights.sum()
+
+
+def train(out: Path, seed: int, million_tokens: float, hidden: int, layers: int) -> None:
+    """Train for a budget of tokens and write the model folder, now and then and at the end."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(derive_rng(seed, "tokenizer"))
+    model = build_model(tokenizer, hidden, layers)
+    print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}", flush=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
+    rng, budget, seen, step, start = derive_rng(seed, "lessons"), million_tokens * 1e6, 0, 0, time.time()
+    recent: dict[str, list[float]] = {kind: [] for kind in MIX}
+    while seen < budget:
+        for kind, batch in _batches(tokenizer, rng):
+            warm, done = min(1.0, (step + 1) / 100), min(1.0, seen / budget)
+            for group in optimizer.param_groups:
+                group["lr"] = PEAK_LR * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
+            loss = loss_of(model, batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            step, seen = step + 1, seen + sum(len(row.ids) for row in batch)
+            recent[kind].append(loss.item())
+            if step % 100 == 0:
+                means = "  ".join(f"{k} {sum(v) / max(len(v), 1):.4f}" for k, v in recent.items())
+                print(f"{seen / 1e6:6.2f} M tokens  {time.time() - start:5.0f} s  step {step}  {means}", flush=True)
+                recent = {kind: [] for kind in MIX}
+            if step % 500 == 0:
+                save(model, tokenizer, out)
+    save(model, tokenizer, out)
+    print(f"done: {seen / 1e6:.1f} M tokens in {(time.time() - start) / 60:.0f} minutes -> {out}", flush=True)
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Write fp16 safetensors and the tokenizer."""
+    state = {name: value.half() for name, value in model.state_dict().items()}
+    model.config.dtype = torch.float16
+    model.save_pretrained(out, state_dict=state)
+    model.config.dtype = torch.float32
+    tokenizer.save_pretrained(out)
+
+
+def _batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> list[tuple[str, list[Packed]]]:
+    """A pool of lessons as batches of one kind each, sorted by length within the pool, in random order."""
+    batches: list[tuple[str, list[Packed]]] = []
+    for kind, share in MIX.items():
+        pool = sorted((pack(tokenizer, draw_lesson(rng, kind)) for _ in range(int(POOL * share))), key=lambda row: len(row.ids))
+        batch: list[Packed] = []
+        for row in pool:
+            if batch and (len(batch) + 1) * len(row.ids) > BATCH_TOKENS:
+                batches.append((kind, batch))
+                batch = []
+            batch.append(row)
+        batches.append((kind, batch))
+    rng.shuffle(batches)
+    return batches
+
+
+def _turn(tokenizer: PreTrainedTokenizerFast, message: Message) -> tuple[list[int], list[int], list[int]]:
+    """The tokens of a turn as `CHAT_TEMPLATE` writes it: its head, its body with <|im_end|>, the newline."""
+    texts = (f"<|im_start|>{message['role']}\n", f"{message['content']}<|im_end|>", "\n")
+    head, body, tail = (tokenizer(text, add_special_tokens=False).input_ids for text in texts)
+    return head, body, tail
+
+
+def _common_prefix(rows: Sequence[Sequence[int]]) -> int:
+    length = 0
+    for tokens in zip(*rows, strict=False):
+        if len(set(tokens)) > 1:
+            break
+        length += 1
+    return length
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--million-tokens", type=float, default=14.0)
+    parser.add_argument("--hidden", type=int, default=192)
+    parser.add_argument("--layers", type=int, default=4)
+    args = parser.parse_args()
+    train(args.out, args.seed, args.million_tokens, args.hidden, args.layers)
+
+
+if __name__ == "__main__":
+    main()

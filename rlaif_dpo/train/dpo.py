@@ -1,0 +1,133 @@
+"""Phase 2's last step: DPO on the judge's preferences, from the SFT adapter and with it as the reference."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.files import read_jsonl, write_json
+from rlaif_dpo.models.load import LoadedModel
+from rlaif_dpo.progress import Progress
+from rlaif_dpo.recipe.schema import Dpo
+from rlaif_dpo.seeding import derive_seed
+from rlaif_dpo.train.data import Example, require_examples, take_census
+from rlaif_dpo.train.health import health
+from rlaif_dpo.train.loop import (
+    fit,
+    open_checkpoints,
+    read_meta,
+    remove_checkpoints,
+    save_adapter,
+    trainer_seed,
+    training,
+    work_key,
+)
+
+if TYPE_CHECKING:
+    from rlaif_dpo.train.trl_adapter import SoftDPOTrainer
+
+HELD_OUT = 10
+# The reward margin at step 0 is 0 but for rounding. Policy and reference have the same weights and see the same batch, so float32
+# is exact up to the order of sums; 16-bit activations have 8 (bfloat16) or 11 bits, and a sum over many tokens wanders more.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
+
+
+def run_dpo(
+    rows_path: Path, loaded: LoadedModel, sft_adapter: Path, settings: Dpo, folder: Path, seed: int, progress: Progress
+) -> dict[str, int]:
+    """Continue the SFT adapter on rows of `id`, `prompt`, `chosen`, `rejected` (message lists) and `p` = P(chosen is better).
+
+    The policy and its frozen copy, the reference, are two adapters on one base; the reference log-probabilities are computed
+    once, before the first step. A tenth of the prompts is held out for the verdict. Writes `folder/census.json`, `metrics.jsonl`,
+    `health.json`, and last `adapter/`: SFT and DPO in one adapter. A stopped run resumes from its last checkpoint; a finished one
+    returns at once. `loaded.model` is the bare base afterwards.
+
+    Returns:
+        The funnel: rows in, dropped by reason, kept, and of these trained and held out.
+
+    Raises:
+        UserError: No row can be trained on, or the SFT adapter is missing or made for another model or chat template.
+        RuntimeError: The policy does not start at its reference.
+    """
+    _check_adapter(sft_adapter, loaded)
+    census = take_census(read_jsonl(rows_path), ("chosen", "rejected"), loaded, settings.max_length)
+    train, held_out = hold_out(census.examples)
+    funnel = census.funnel | {"trained": len(train), "held out": len(held_out)}
+    write_json(folder / "census.json", census.summary() | funnel)
+    require_examples(census, rows_path.name)
+    key = work_key([e.row for e in census.examples], settings, loaded, seed, read_meta(sft_adapter).get("key"))
+    if read_meta(folder / "adapter").get("key") == key:
+        return funnel
+
+    from rlaif_dpo.train.trl_adapter import dpo_trainer, steps_per_epoch
+
+    checkpoints, stage_seed = open_checkpoints(folder, key), trainer_seed(seed, "dpo")
+    with training(loaded, lambda base: _trainable(base, sft_adapter, loaded)) as policy:
+        trainer = dpo_trainer(policy, train, held_out, loaded, settings, checkpoints, stage_seed)
+        check_start(trainer, settings, loaded.dtype)
+        curve = fit(trainer, folder, steps_per_epoch(settings, len(train)), len(train), settings.epochs, progress, "DPO")
+        scores = trainer.score(trainer.eval_dataset if held_out else trainer.train_dataset)
+        verdict = health(curve, scores, settings.beta, "held-out" if held_out else "training")
+        write_json(folder / "health.json", verdict)
+        meta = {"stage": "dpo", "base": loaded.path, "template_hash": loaded.template_hash, "seed": seed, "rows": len(train)}
+        save_adapter(policy, folder, meta | {"key": key})
+    remove_checkpoints(folder)
+    progress.say(verdict["verdict"])
+    return funnel
+
+
+def hold_out(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """(train, held out): held out are all pairs of a tenth of the prompts, chosen by the prompt's hash."""
+    prompts = {json.dumps(e.row["prompt"], sort_keys=True) for e in examples}
+    chosen = set(sorted(prompts, key=lambda prompt: derive_seed("held out", prompt))[: len(prompts) // HELD_OUT])
+    sides: tuple[list[Example], list[Example]] = ([], [])
+    for example in examples:
+        sides[json.dumps(example.row["prompt"], sort_keys=True) in chosen].append(example)
+    return sides
+
+
+def check_start(trainer: "SoftDPOTrainer", settings: Dpo, dtype: torch.dtype) -> None:
+    """On the first batch, the reward margin must be 0, and so the loss what it is there: ln 2, or ((2p - 1) / (2 tau))^2 for IPO.
+
+    A reference that is the base instead of the SFT model, a lost adapter or a wrong template all show here.
+
+    Raises:
+        RuntimeError: They are not.
+    """
+    from rlaif_dpo.train.losses import preference_loss
+
+    rows: Any = trainer.train_dataset
+    scores = trainer.score(rows.select(range(min(len(rows), trainer.args.per_device_train_batch_size))))
+    margin = torch.tensor([score.margin for score in scores])
+    p = torch.tensor([score.p for score in scores])
+    loss, expected = (
+        preference_loss(settings.loss, delta, p, settings.beta, settings.label_noise).mean().item()
+        for delta in (margin, torch.zeros_like(margin))
+    )
+    worst = settings.beta * margin.abs().max().item()
+    if not (worst <= TOLERANCE[dtype] and abs(loss - expected) <= TOLERANCE[dtype] * max(1.0, expected)):
+        raise RuntimeError(
+            f"DPO does not start at its reference: at step 0 the reward margin is {worst:.4f} (should be 0) and the loss "
+            f"{loss:.4f} (should be {expected:.4f})."
+        )
+
+
+def _check_adapter(path: Path, loaded: LoadedModel) -> None:
+    if not (path / "adapter_config.json").is_file():
+        raise UserError(f"There is no adapter in {path} (adapter_config.json): run the stage that trains it.")
+    trained_with = read_meta(path).get("template_hash", loaded.template_hash)
+    if trained_with != loaded.template_hash:
+        change = f"{trained_with}, now {loaded.template_hash}"
+        raise UserError(f"The adapter in {path} was trained with another chat template ({change}): run SFT again.")
+
+
+def _trainable(base: Any, path: Path, loaded: LoadedModel) -> PeftModel:
+    try:
+        return PeftModel.from_pretrained(base, str(path), is_trainable=True)
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise UserError(f"The adapter in {path} does not fit {loaded.path}: {' '.join(str(error).split())[:300]}") from None

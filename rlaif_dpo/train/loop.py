@@ -1,0 +1,168 @@
+"""What SFT and DPO share around a trainer: the adapter on its base, checkpoints and resume, the curve, the final adapter."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import TrainerCallback
+
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.files import JsonlWriter, Row, read_jsonl, write_json, write_jsonl, write_text
+from rlaif_dpo.models.adapters import adapter_names, drop_adapter
+from rlaif_dpo.models.load import LoadedModel
+from rlaif_dpo.progress import Progress, Task
+from rlaif_dpo.recipe.schema import Training
+from rlaif_dpo.seeding import content_hash, derive_seed
+
+META = "rlaif_dpo.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+COMPLETE = "complete"
+PACKAGES = ("torch", "transformers", "trl", "peft")
+
+
+@contextmanager
+def training(loaded: LoadedModel, attach: Callable[[Any], PeftModel]) -> Iterator[PeftModel]:
+    """`attach` an adapter to the bare base, to train it.
+
+    Afterwards, also when it failed, `loaded.model` is the bare base as it was: no adapter, frozen, in eval mode, its own forward
+    (trl puts a fused head before it), nothing of gradient checkpointing left.
+    """
+    for name in adapter_names(loaded):
+        drop_adapter(loaded, name)
+    base = loaded.model
+    own_forward, generation = base.__dict__.get("forward"), deepcopy(base.generation_config)
+    policy = attach(base)
+    try:
+        yield policy
+    finally:
+        loaded.model = policy.unload()
+        base.__dict__.pop("forward", None)
+        if own_forward is not None:
+            base.forward = own_forward
+        base.generation_config = generation
+        base.disable_input_require_grads()
+        if base.is_gradient_checkpointing:
+            base.gradient_checkpointing_disable()
+        base.eval().requires_grad_(False)
+
+
+def work_key(rows: list[Row], settings: Training, loaded: LoadedModel, seed: int, *others: object) -> str:
+    """A hash of all that decides the trained weights: a checkpoint of other work is not continued."""
+    parts = [rows, settings.model_dump(), loaded.path, loaded.template_hash, str(loaded.dtype), seed, *map(str, others)]
+    return content_hash(json.dumps(parts, ensure_ascii=False, sort_keys=True))
+
+
+def trainer_seed(seed: int, stage: str) -> int:
+    """31 bits, the most that numpy's seed takes with torch's."""
+    return derive_seed(seed, stage) % 2**31
+
+
+def open_checkpoints(folder: Path, key: str) -> Path:
+    """The folder for the checkpoints of the work `key`; those and the curve of other work are removed."""
+    checkpoints = folder / CHECKPOINTS
+    label = checkpoints / "key.txt"
+    if not label.exists() or label.read_text() != key:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        (folder / METRICS).unlink(missing_ok=True)
+        write_text(label, key)
+    return checkpoints
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Free the disk once the final adapter is there."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def last_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest checkpoint that was written to its end."""
+    complete = [path.parent for path in checkpoints.glob(f"checkpoint-*/{COMPLETE}")]
+    return max(complete, key=_step, default=None)
+
+
+def fit(trainer: Any, folder: Path, steps: int, rows: int, epochs: int, progress: Progress, name: str) -> list[Row]:
+    """Train to the end, from the last complete checkpoint if there is one; returns the training curve.
+
+    A stop at any instant (Ctrl-C, a kill) keeps the last complete checkpoint; the curve is cut back to it on resume, so that no
+    step is in it twice.
+
+    Args:
+        trainer: A transformers `Trainer` that checkpoints into `folder/checkpoints`.
+        folder: Where `metrics.jsonl` is written, a row per optimiser step.
+        steps: Optimiser steps of an epoch.
+        rows: Rows of an epoch.
+        epochs: Passes.
+        progress: Told of finished rows and of their tokens.
+        name: Of the bar.
+
+    Raises:
+        UserError: The GPU's memory does not suffice.
+    """
+    resume = last_checkpoint(folder / CHECKPOINTS)
+    done = _step(resume) if resume else 0
+    metrics = folder / METRICS
+    write_jsonl(metrics, [row for row in read_jsonl(metrics) if row["step"] <= done])
+    if 0 < done < steps * epochs:
+        progress.say(f"{name} resumes after step {done} of {steps * epochs}.")
+    batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+    seen = done // steps * rows + done % steps * batch
+    with JsonlWriter(metrics) as writer, progress.task(name, rows * epochs, seen) as task:
+        trainer.add_callback(Curve(writer, task, steps, rows, batch))
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except torch.OutOfMemoryError:
+            fixes = "lower micro_batch_size or max_length, or set gradient_checkpointing: true or quantization: nf4"
+            raise UserError(f"{name} ran out of GPU memory: {fixes}.") from None
+    return list(read_jsonl(metrics))
+
+
+class Curve(TrainerCallback):
+    """Writes a row per optimiser step, advances the bar, and marks each checkpoint once it is complete."""
+
+    def __init__(self, writer: JsonlWriter, task: Task, steps: int, rows: int, batch: int) -> None:
+        self._writer, self._task = writer, task
+        self._steps, self._rows, self._batch = steps, rows, batch
+        self._tokens = 0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        values = {name: value if math.isfinite(value) else None for name, value in logs.items()}
+        total = int(logs["num_tokens"])
+        tokens, self._tokens = total - self._tokens, total
+        del values["num_tokens"]
+        self._writer.write({"step": state.global_step, "lr": values.pop("learning_rate"), "tokens": tokens, **values})
+        last = state.global_step % self._steps == 0
+        self._task.advance(self._rows - (self._steps - 1) * self._batch if last else self._batch, tokens)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def save_adapter(policy: PeftModel, folder: Path, meta: Row) -> None:
+    """Write the adapter `default` as `folder/adapter` at once (save beside it, then rename), with `meta` beside its weights."""
+    final, draft = folder / "adapter", folder / ".adapter.tmp"
+    shutil.rmtree(draft, ignore_errors=True)
+    policy.save_pretrained(str(draft), selected_adapters=["default"], save_embedding_layers=False)
+    (draft / "README.md").unlink(missing_ok=True)
+    write_json(draft / META, meta | {"versions": {name: version(name) for name in PACKAGES}})
+    shutil.rmtree(final, ignore_errors=True)
+    draft.rename(final)
+
+
+def read_meta(adapter: Path) -> Row:
+    """What `save_adapter` wrote of how the adapter was made; empty for an adapter of others."""
+    path = adapter / META
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])

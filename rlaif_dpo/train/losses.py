@@ -1,0 +1,97 @@
+"""Preference losses, as pure functions of log-probabilities. docs/losses.md says when to use which.
+
+Shapes: every tensor is (rows,), in nats, summed over the completion's tokens (prompt masked, EOS counted).
+`delta` is the log-ratio margin of a pair,
+
+    delta = (log pi(y_w|x) - log pi_ref(y_w|x)) - (log pi(y_l|x) - log pi_ref(y_l|x)),
+
+`h = beta * delta` the reward margin, and `p` = P(y_w is better) as the judge sees it. Every loss returns one value per row.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+LossName = Literal["soft", "gdpo", "rdpo", "hard", "ipo"]
+
+
+def hard_dpo(delta: Tensor, beta: float) -> Tensor:
+    """DPO with the label taken as certain: -log sigma(h). No finite optimum on a pair that is always labelled the same way.
+
+    Source: Rafailov et al. 2023, arXiv 2305.18290, eq. 7.
+    """
+    return -logsigmoid(beta * delta)
+
+
+def soft_dpo(delta: Tensor, p: Tensor, beta: float) -> Tensor:
+    """DPO as cross-entropy to the judge's probability: -p log sigma(h) - (1 - p) log sigma(-h). Minimum at h = logit(p).
+
+    Written as -log sigma(h) + (1 - p) h, which is the same since log sigma(-h) = log sigma(h) - h.
+
+    Source: the DPO loss under a known label probability; conservative DPO (Mitchell 2023, "A note on DPO with noisy
+    preferences") is the case p = 1 - eps for all rows.
+    """
+    h = beta * delta
+    return -logsigmoid(h) + (1 - p) * h
+
+
+def gdpo(delta: Tensor, p: Tensor, beta: float) -> Tensor:
+    """Geometric-averaged DPO: -log sigma((2p - 1) h). The label is a weight: no gradient at p = 1/2, no finite optimum elsewhere.
+
+    Source: Furuta et al. 2024, "Geometric-Averaged Preference Optimization for Soft Preference Labels", arXiv 2409.06691.
+    """
+    return -logsigmoid((2 * p - 1) * beta * delta)
+
+
+def rdpo(delta: Tensor, beta: float, label_noise: float) -> Tensor:
+    """Robust DPO: ((1 - eps) L(h) - eps L(-h)) / (1 - 2 eps), L = -log sigma, where labels are flipped at the known rate eps.
+
+    Its expectation over flips is the DPO loss of the clean labels. Unbounded below: its gradient goes to -beta eps/(1 - 2 eps).
+
+    Source: Chowdhury, Kini, Natarajan 2024, "Provably Robust DPO", arXiv 2403.00409.
+    """
+    h = beta * delta
+    return -((1 - label_noise) * logsigmoid(h) - label_noise * logsigmoid(-h)) / (1 - 2 * label_noise)
+
+
+def ipo(delta: Tensor, p: Tensor, tau: float) -> Tensor:
+    """IPO with a soft target: (delta - (2p - 1) / (2 tau))^2; p = 1 gives the paper's 1 / (2 tau). Not divided by length.
+
+    Source: Azar et al. 2023, "A General Theoretical Paradigm to Understand Learning from Human Preferences",
+    arXiv 2310.12036, eq. 17.
+    """
+    return (delta - (2 * p - 1) / (2 * tau)) ** 2
+
+
+def nll(chosen_logp: Tensor, chosen_length: Tensor) -> Tensor:
+    """Negative log-likelihood per token of the chosen completion, in nats: keeps its probability up while margins grow.
+
+    Args:
+        chosen_logp: (rows,) log pi(y_w|x).
+        chosen_length: (rows,) completion tokens.
+
+    Source: Pang et al. 2024, "Iterative Reasoning Preference Optimization", arXiv 2404.19733, eq. 1.
+    """
+    return -chosen_logp / chosen_length
+
+
+def preference_loss(name: LossName, delta: Tensor, p: Tensor, beta: float, label_noise: float) -> Tensor:
+    """The loss called `name` in a recipe, (rows,)."""
+    match name:
+        case "soft":
+            return soft_dpo(delta, p, beta)
+        case "gdpo":
+            return gdpo(delta, p, beta)
+        case "rdpo":
+            return rdpo(delta, beta, label_noise)
+        case "hard":
+            return hard_dpo(delta, beta)
+        case "ipo":
+            return ipo(delta, p, beta)
+
+
+def margin_cap(p: Tensor, beta: float) -> Tensor:
+    """The log-ratio margin, in nats, at which soft DPO stops pushing a pair labelled `p`: logit(p) / beta."""
+    return torch.logit(p) / beta

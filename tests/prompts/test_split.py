@@ -1,0 +1,80 @@
+"""The split: disjoint, the same for any order of rows, proportional when rows are few."""
+
+import random
+
+import pytest
+
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.messages import assistant, user
+from rlaif_dpo.prompts import PromptRow, shortfall, split_prompts
+from rlaif_dpo.prompts.split import _sizes
+from rlaif_dpo.recipe.schema import PromptSource
+
+OPENING = "Please tell me how I can bake a really good loaf of bread"
+
+
+def single(count: int) -> list[PromptRow]:
+    return [PromptRow(f"r{i}", (user(f"question number {i}"),)) for i in range(count)]
+
+
+def ids(split: dict[str, list[PromptRow]]) -> dict[str, list[str]]:
+    return {phase: [row.id for row in rows] for phase, rows in split.items()}
+
+
+def test_phases_get_what_they_ask_for_and_share_nothing() -> None:
+    settings = PromptSource(revise=40, pairs=30, evaluate=20)
+    split = split_prompts(single(100), settings, seed=1)
+    assert {phase: len(rows) for phase, rows in split.items()} == {"revise": 40, "pairs": 30, "evaluate": 20}
+    assert len({row.id for rows in split.values() for row in rows}) == 90
+    assert shortfall(split, settings) is None
+
+
+def test_the_order_of_rows_does_not_matter_and_the_seed_does() -> None:
+    settings = PromptSource(revise=40, pairs=30, evaluate=20)
+    rows = single(100)
+    shuffled = random.Random(0).sample(rows, len(rows))
+    assert ids(split_prompts(rows, settings, seed=1)) == ids(split_prompts(shuffled, settings, seed=1))
+    assert ids(split_prompts(rows, settings, seed=1)) != ids(split_prompts(rows, settings, seed=2))
+
+
+def test_held_out_prompts_stay_when_training_takes_more() -> None:
+    small = split_prompts(single(100), PromptSource(revise=10, pairs=10, evaluate=20), seed=1)
+    large = split_prompts(single(100), PromptSource(revise=40, pairs=30, evaluate=20), seed=1)
+    assert ids(small)["evaluate"] == ids(large)["evaluate"]
+
+
+def test_conversations_with_one_opening_stay_together() -> None:
+    related = [PromptRow(f"t{i}", (user(OPENING), assistant("Ok."), user(f"step {i}"))) for i in range(6)]
+    related.append(PromptRow("t6", (user(OPENING.upper() + " "),)))
+    for seed in range(10):
+        split = split_prompts(single(30) + related, PromptSource(revise=12, pairs=12, evaluate=12), seed)
+        assert sum(any(row.id.startswith("t") for row in rows) for rows in split.values()) <= 1
+
+
+def test_a_greeting_does_not_join_conversations() -> None:
+    rows = [PromptRow(f"r{i}", (user("Hello."), assistant("Hi!"), user(f"question {i}"))) for i in range(30)]
+    split = split_prompts(rows, PromptSource(revise=10, pairs=10, evaluate=10), seed=0)
+    assert [len(split[phase]) for phase in ("revise", "pairs", "evaluate")] == [10, 10, 10]
+
+
+def test_few_rows_are_shared_in_proportion_and_said() -> None:
+    """50 rows for 60 + 30 + 10 = 100: half of each, 30, 15 and 5."""
+    settings = PromptSource(revise=60, pairs=30, evaluate=10)
+    split = split_prompts(single(50), settings, seed=0)
+    assert {phase: len(rows) for phase, rows in split.items()} == {"revise": 30, "pairs": 15, "evaluate": 5}
+    assert shortfall(split, settings) == "Fewer prompts than asked for: revise 30 of 60, pairs 15 of 30, evaluate 5 of 10."
+
+
+def test_shares_by_largest_remainder() -> None:
+    """10 of 7 + 5 + 3 = 15: exact shares 4.67, 3.33, 2; the one left over goes to .67. 4 of 1000 + 1 + 1: one each at least."""
+    assert _sizes({"evaluate": 7, "revise": 5, "pairs": 3}, 10) == {"evaluate": 5, "revise": 3, "pairs": 2}
+    assert _sizes({"evaluate": 1000, "revise": 1, "pairs": 1}, 4) == {"evaluate": 2, "revise": 1, "pairs": 1}
+
+
+def test_an_empty_phase_is_an_error() -> None:
+    with pytest.raises(UserError, match="leave none for pairs; add more prompts"):
+        split_prompts(single(2), PromptSource(), seed=0)
+    with pytest.raises(UserError, match="1 different openings"):
+        split_prompts(
+            [PromptRow(f"t{i}", (user(OPENING), assistant("Ok."), user(str(i)))) for i in range(9)], PromptSource(), seed=0
+        )

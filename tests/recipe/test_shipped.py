@@ -1,0 +1,70 @@
+"""The shipped recipes and their schema for editors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.recipe import json_schema, list_recipes, load_recipe
+from rlaif_dpo.recipe.keys import PEER_NAMES, all_keys
+from rlaif_dpo.recipe.reader import read_yaml
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+
+
+def plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def test_there_are_recipes() -> None:
+    assert [recipe.path.resolve() for recipe in list_recipes()] == RECIPES
+    assert {recipe.name for recipe in list_recipes()} >= {"quickstart"}
+    assert all(recipe.summary.endswith(".") for recipe in list_recipes())
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_shipped_recipe_loads_by_name_and_path(path: Path) -> None:
+    name = path.relative_to(FOLDER).with_suffix("").as_posix()
+    assert load_recipe(name) == load_recipe(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_key_of_a_shipped_recipe_is_known(path: Path) -> None:
+    lines = read_yaml(path.read_text(encoding="utf-8"), str(path)).lines
+    written = {tuple(part for part in key if isinstance(part, str)) for key in lines}
+    assert written
+    assert written - set(all_keys()) == set()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_editors_find_the_schema_of_a_shipped_recipe_and_agree_with_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    first = text.partition("\n")[0]
+    assert first.startswith("# yaml-language-server: $schema=")
+    schema = path.parent / first.partition("=")[2]
+    jsonschema.validate(plain(read_yaml(text, str(path)).data), json.loads(schema.read_text(encoding="utf-8")))
+
+
+def test_the_schema_file_is_up_to_date() -> None:
+    assert json.loads((FOLDER / "recipe.schema.json").read_text(encoding="utf-8")) == json_schema(), "run `make schema`"
+
+
+def test_the_schema_refuses_what_the_loader_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    for text in ("name: a/b", "name: x\nsede: 1", "name: x\nlora: {r: 0}", "name: x\ndpo: {loss: no}", "seed: 1"):
+        path.write_text(text)
+        with pytest.raises(UserError):
+            load_recipe(path)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(plain(read_yaml(text, "r").data), json_schema())
+
+
+def test_names_of_peers_lead_to_keys_that_exist() -> None:
+    dotted = {key.dotted for key in all_keys().values()}
+    names = {path[-1] for path in all_keys()}
+    assert [name for name in PEER_NAMES.values() if name not in dotted | names] == []
+    assert [name for name in PEER_NAMES if name in names] == []

@@ -1,0 +1,130 @@
+"""The project as a whole: sizes, imports, versions, and a README whose commands exist."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import rlaif_dpo
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = sorted((ROOT / "rlaif_dpo").rglob("*.py"))
+CONSTRAINTS = [line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+PINS = {canonicalize_name(name): pin for name, pin in CONSTRAINTS}
+LAYERS = (
+    {"cli"},
+    {"pipeline"},
+    {"revise", "pairs", "train", "evaluate", "report"},
+    {"judges", "engines", "models"},
+    {"constitution", "recipe", "prompts"},
+    {"errors", "seeding", "files", "progress", "messages", "shipped"},
+)
+IMPORT_NAMES = {"ruamel-yaml": "ruamel"}
+
+
+def project() -> dict[str, Any]:
+    table: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return table
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, inside functions, too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            yield str(node.module)
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_longer_than_500_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    assert [str(path.parent) for path in PACKAGE if not (path.parent / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    def layer(room: str) -> int:
+        return next((depth for depth, rooms in enumerate(LAYERS) if room in rooms), -1)
+
+    room = path.relative_to(ROOT / "rlaif_dpo").parts[0].removesuffix(".py")
+    if room in ("__init__", "sandbox"):
+        return
+    assert layer(room) >= 0, f"{room} has no place in the house"
+    for module in imports(path):
+        if module.startswith("rlaif_dpo."):
+            other = module.split(".")[1]
+            assert other == "sandbox" or other == room or layer(other) >= layer(room), f"{room} may not import {other}"
+
+
+def test_only_the_adapter_module_imports_trl() -> None:
+    importers = [path.name for path in PACKAGE if "trl" in {module.partition(".")[0] for module in imports(path)}]
+    assert importers == ["trl_adapter.py"]
+
+
+def test_every_import_is_declared_and_every_dependency_is_pinned() -> None:
+    declared = {canonicalize_name(Requirement(line).name) for line in project()["dependencies"]}
+    extras = {
+        canonicalize_name(Requirement(line).name) for lines in project()["optional-dependencies"].values() for line in lines
+    }
+    assert sorted(name for name in declared | extras if name not in PINS) == []
+    known = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared} | set(sys.stdlib_module_names) | {"rlaif_dpo"}
+    used = {module.partition(".")[0]: path for path in PACKAGE for module in imports(path)}
+    carried = {"huggingface_hub", "markupsafe", "pyarrow", "pydantic_core"}  # by transformers, jinja2, datasets and pydantic
+    assert {name: str(path) for name, path in used.items() if name not in known | carried} == {}
+
+
+def test_the_pins_lie_in_the_ranges_and_are_what_runs() -> None:
+    for line in project()["dependencies"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), line
+        assert version(requirement.name).partition("+")[0] == PINS[canonicalize_name(requirement.name)]
+    assert [pin for pin in PINS.values() if "+" in pin] == []
+
+
+def test_the_package_answers_with_its_names() -> None:
+    assert rlaif_dpo.load_recipe("quickstart").name == "quickstart"
+    assert callable(rlaif_dpo.run)
+    assert isinstance(rlaif_dpo.Run, type)
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", rlaif_dpo.__version__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = rlaif_dpo.nothing  # type: ignore[attr-defined]
+
+
+def documented_commands() -> list[tuple[str, ...]]:
+    """The verbs of every `rlaif-dpo ...` line in the bash fences of README and docs."""
+    verbs = set()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        for fence in re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            for command in re.findall(r"^(?:\.venv/bin/)?rlaif-dpo +([a-z]+(?: +[a-z]+)?)", fence, re.MULTILINE):
+                words = command.split()
+                verbs.add(tuple(words[: 2 if words[0] in ("recipes", "constitution") else 1]))
+    return sorted(verbs)
+
+
+@pytest.mark.parametrize("verb", documented_commands(), ids=" ".join)
+def test_a_documented_command_exists(verb: tuple[str, ...]) -> None:
+    program = [sys.executable, "-c", "from rlaif_dpo.cli import main; main()"]
+    done = subprocess.run([*program, *verb, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda path: path.name)
+def test_a_documented_make_target_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    written = re.findall(r"^make ([a-z-]+)", page.read_text(encoding="utf-8") if page.exists() else "", re.MULTILINE)
+    assert set(written) <= targets
