@@ -64,7 +64,8 @@ class Engine(Protocol):
     """A model that answers.
 
     Batches are planned over all `requests`; rows whose id is in `skip` are already had. A batch that is wholly in `skip`
-    is not run; one that is partly in it is run whole (its shape, so its arithmetic, stays the same) and only the missing rows come out.
+    is not run; one that is partly in it is run whole (its shape, so its arithmetic, stays the same) and only the missing rows
+    come out.
     A row that fails comes out with `error` set; it never ends the batch.
     """
 

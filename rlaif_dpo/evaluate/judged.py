@@ -37,7 +37,7 @@ def judge_answers(
     path: Path,
     progress: Progress,
 ) -> Judged:
-    """Compare the later policy's answer (shown as the first) with the earlier one's, under every principle of the "judge" phase that applies.
+    """Compare the later policy's answer (the first) with the earlier one's, under every principle of the "judge" phase that applies.
 
     Appends to the JSONL at `path` what it does not hold yet. Pairs with a missing answer are not compared.
     """
@@ -72,8 +72,8 @@ def judge_answers(
 def judge_results(judged: Judged, draws: Array) -> dict[str, Any]:
     """{"comparisons": {"later-earlier": {"pooled", "by_principle"}}} and what the judgments were made of.
 
-    A win rate is the share of prompts whose later answer is better, a tie counting one half. `missing` counts prompts with no judgment: an answer
-    that failed, no principle that applies, or a p that could not be had.
+    A win rate is the share of prompts whose later answer is better, a tie counting one half. `missing` counts prompts with no
+    judgment: an answer that failed, no principle that applies, or a p that could not be had.
     """
     rows = [row for of_pair in judged.values() for row in of_pair if row is not None]
     verdicts = [verdict for row in rows for verdict in row["verdicts"]]

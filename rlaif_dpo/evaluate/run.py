@@ -33,8 +33,8 @@ def run_evaluate(
 ) -> None:
     """Answer the held-out `prompts` with every policy of `engines` (in order: base first), judge and check the answers.
 
-    Writes answers.jsonl and judgments.jsonl row by row (a stopped run resumes from them), checks.jsonl where there is truth, and results.json:
-    docs/evidence.md says what is in it. Answers that failed are counted under `missing`, per policy.
+    Writes answers.jsonl and judgments.jsonl row by row (a stopped run resumes from them), checks.jsonl where there is truth, and
+    results.json: docs/evidence.md says what is in it. Answers that failed are counted under `missing`, per policy.
     """
     answers = answer_prompts(prompts, settings, engines, folder / "answers.jsonl", seed, progress)
     judged = judge_answers(prompts, answers, constitution, judge_settings, judge, folder / "judgments.jsonl", progress)

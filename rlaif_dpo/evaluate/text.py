@@ -9,6 +9,7 @@ from typing import Any
 from rlaif_dpo.files import Row
 
 WORD = re.compile(r"\w+(?:['’-]\w+)*")
+SENTENCE_END = re.compile(r"[.!?…。！？\n]+")
 PHRASE_LENGTHS = range(5, 9)
 PHRASES = 8
 
@@ -38,7 +39,7 @@ def repetition(tokens: Sequence[str], n: int = 4) -> float:
 
 
 def text_statistics(answers: Sequence[Row]) -> dict[str, Any]:
-    """Length in words and tokens, distinct-1 and -2, repetition, and the share that ended by itself (EOS) of one policy's answers.
+    """Of one policy's answers: length in words and tokens, distinct-1 and -2, repetition, and the share that ended by itself (EOS).
 
     All None where there are no answers.
     """
@@ -58,10 +59,10 @@ def text_statistics(answers: Sequence[Row]) -> dict[str, Any]:
 
 
 def boilerplate(base: Sequence[str], later: Sequence[str]) -> list[dict[str, Any]]:
-    """The phrases of 5 to 8 words whose share of answers grew most from `base` to `later`: {"phrase", "base", "later"} with both shares.
+    """The phrases of 5 to 8 words in a sentence whose share of answers grew most: {"phrase", "base", "later"} with both shares.
 
-    Bai et al. 2022 (2212.08073, section 4.3) met over-trained policies that end every answer alike; a rising reward does not show it. Of phrases that
-    share four words in a row only the one that grew most is kept, the longest where several grew alike.
+    Bai et al. 2022 (2212.08073, section 4.3) met over-trained policies that end every answer alike; a rising reward does not show
+    it. Of phrases that share four words in a row only the one that grew most is kept, the longest where several grew alike.
     """
     before, after = _phrase_shares(base), _phrase_shares(later)
     least = 2 / len(later) if later else 0.0
@@ -84,8 +85,8 @@ def boilerplate(base: Sequence[str], later: Sequence[str]) -> list[dict[str, Any
 def _phrase_shares(texts: Sequence[str]) -> dict[Words, float]:
     counts: Counter[Words] = Counter()
     for text in texts:
-        tokens = words(text)
-        counts.update({gram for n in PHRASE_LENGTHS for gram in ngrams(tokens, n)})
+        sentences = [words(sentence) for sentence in SENTENCE_END.split(text)]
+        counts.update({gram for tokens in sentences for n in PHRASE_LENGTHS for gram in ngrams(tokens, n)})
     return {phrase: count / len(texts) for phrase, count in counts.items()}
 
 

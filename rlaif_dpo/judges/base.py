@@ -31,7 +31,8 @@ class Comparison:
 class Verdict:
     """What the judge said under one principle, both orders.
 
-    `logprobs_ab` are those of (first, second) with the first shown as A; `logprobs_ba` those of (first, second) with the first shown as B.
+    `logprobs_ab` are those of (first, second) with the first shown as A; `logprobs_ba` those of (first, second) with the first
+    shown as B.
     `position_logit` is half the difference of the two logits: the pull of standing first. `p` is None when it could not be had.
     """
 

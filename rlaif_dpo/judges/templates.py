@@ -11,6 +11,7 @@ def compare_messages(conversation: Sequence[Message], reply_a: str, reply_b: str
     """One user turn: the conversation, both replies, and the principle's question."""
     return (
         user(
-            f"{transcript(conversation)}\n\nReply A: {reply_a}\n\nReply B: {reply_b}\n\n{compare} Answer {OPTIONS[0]} or {OPTIONS[1]}."
+            f"{transcript(conversation)}\n\nReply A: {reply_a}\n\nReply B: {reply_b}\n\n"
+            f"{compare} Answer {OPTIONS[0]} or {OPTIONS[1]}."
         ),
     )

@@ -70,7 +70,7 @@ def load_model(settings: Model) -> LoadedModel:
         "trust_remote_code": settings.trust_remote_code,
     }
     if settings.quantization == "nf4":
-        options["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
         options["device_map"] = {"": device}
@@ -92,7 +92,7 @@ def load_model(settings: Model) -> LoadedModel:
 
 
 def load_tokenizer(settings: Model) -> tuple[PreTrainedTokenizerBase, int, tuple[str, ...]]:
-    """The tokenizer (left-padding, with a pad token), the context length in tokens, and what was chosen for the user; reads no weights.
+    """The tokenizer (left-padding, with a pad token), the context length in tokens, and what was chosen for the user; no weights.
 
     Raises:
         UserError: as `load_model`, but for the weights' own faults.

@@ -33,7 +33,7 @@ class ModelPool:
     def engine(self, adapter: Path | None = None) -> Engine:
         """An engine over the base, or over the base with the adapter saved at `<stage>/adapter`, named after its stage."""
         from rlaif_dpo.engines.transformers import TransformersEngine
-        from rlaif_dpo.models.adapters import add_adapter
+        from rlaif_dpo.models.adapters import adapter_names, add_adapter
 
         if adapter is None:
             return TransformersEngine(self.base(), max_batch_tokens=self._settings.max_batch_tokens)
@@ -55,7 +55,7 @@ class ModelPool:
         yield TransformersEngine(load_model(settings), max_batch_tokens=settings.max_batch_tokens)
 
     def base_for_training(self) -> "LoadedModel":
-        """The base, with the memory of models that are gone given back first. The trainer takes its adapters off, before and after."""
+        """The base, once the memory of models that are gone is given back. Trainers take all adapters off it."""
         release_memory()
         return self.base()
 

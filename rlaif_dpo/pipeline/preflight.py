@@ -137,9 +137,11 @@ def _phase(
     from rlaif_dpo.models.chat import render
 
     lengths = [len(render(tokenizer, prompt.messages)) for prompt in prompts]
-    room = {"revise": recipe.revise, "pairs": recipe.pairs, "evaluate": recipe.evaluate}[phase].max_new_tokens
-    per_prompt = {"revise": 1 + 2 * recipe.revise.rounds, "pairs": recipe.pairs.candidates, "evaluate": 3}[phase]
-    pairs = {"revise": 0, "pairs": recipe.pairs.per_prompt, "evaluate": 3}[phase]
+    room, per_prompt, pairs = {
+        "revise": (recipe.revise.max_new_tokens, 1 + 2 * recipe.revise.rounds, 0),
+        "pairs": (recipe.pairs.max_new_tokens, recipe.pairs.candidates, recipe.pairs.per_prompt),
+        "evaluate": (recipe.evaluate.max_new_tokens, 3, 3),
+    }[phase]
     settings = recipe.judge if phase == "pairs" else recipe.judge.model_copy(update={"principles": "all"})
     criteria = [len(criteria_for(constitution, prompt, settings, recipe.seed)) for prompt in prompts]
     # A critique shows the reply, a revision the critique too: on average a prompt and one answer before the answer that is made.

@@ -3,6 +3,7 @@
 import errno
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,20 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """Write `report.html` and `README.md` anew and return the evidence behind them."""
-        from rlaif_dpo.report.evidence import evidence
         from rlaif_dpo.report.write import write_report
 
         write_report(self.path)
+        return self.evidence()
+
+    def evidence(self) -> dict[str, Any]:
+        """Everything measured so far; docs/evidence.md says what."""
+        from rlaif_dpo.report.evidence import evidence
+
         return evidence(self.path)
+
+    def finished(self) -> bool:
+        """Whether every stage is done, as the run's recipe asks for it."""
+        return all(stage.state == "finished" for stage in self.status())
 
     def status(self) -> list[StageStatus]:
         """Every stage: finished, half, stale or absent."""
@@ -56,7 +66,7 @@ def run(
         progress: Who is told.
 
     Raises:
-        UserError: What the user can mend: a stage name, the recipe's files, a run in use, a full disk. All finished rows are kept.
+        UserError: A stage name, the recipe's files, a run in use, a full disk. All finished rows are kept.
     """
     first = stage_index(from_stage) if from_stage else None
     last = stage_index(until) if until else len(STAGES)
@@ -133,8 +143,6 @@ def _failed(directory: RunDirectory, stage: str, error: Exception) -> Exception:
     shown = disk_full(directory.path, error)
     if shown is None and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         shown = unwritable(directory.path, error)
-    try:
+    with suppress(OSError):  # the disk that is full, or read-only, is the one the journal is on
         directory.event("failed", stage, error=type(error).__name__)
-    except OSError:  # the disk that is full, or read-only, is the one the journal is on
-        pass
     return shown or error

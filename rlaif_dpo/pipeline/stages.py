@@ -98,8 +98,8 @@ def check_fits(engine: Engine, prompts: Sequence[PromptRow]) -> None:
     """
     if not any(engine.count_tokens(row.messages) < engine.context_length for row in prompts):
         raise UserError(
-            f"every one of the {len(prompts)} prompts is longer than the context of {engine.name} ({engine.context_length} tokens); "
-            "use shorter prompts or another model"
+            f"every one of the {len(prompts)} prompts is longer than the context of {engine.name} "
+            f"({engine.context_length} tokens); use shorter prompts or another model"
         )
 
 

@@ -19,7 +19,7 @@ class StageStatus:
 
     Attributes:
         stage: Its name.
-        state: "finished"; "half": stopped in the middle, `run` resumes it; "stale": made from other ingredients, `run` redoes it; "absent".
+        state: "finished", "half" (`run` resumes it), "stale" (made from other ingredients; `run` redoes it) or "absent".
         seconds: Time spent on it.
         rows: Rows in each of its JSONL files.
         changed: What makes it stale, in words.
@@ -54,10 +54,8 @@ def stage_status(stage: Stage, directory: RunDirectory, recipe: Recipe, constitu
     if record is None:
         return StageStatus(stage.name, "absent")
     ingredients = stage.ingredients(recipe, constitution, directory.path)
-    files = [
-        *sorted(directory.folder(stage.name).glob("*.jsonl")),
-        *([directory.path / PROMPTS] if PROMPTS in stage.outputs else []),
-    ]
+    outside = [directory.path / name for name in stage.outputs if name == PROMPTS]
+    files = [*sorted(directory.folder(stage.name).glob("*.jsonl")), *outside]
     rows = {file.name: _lines(file) for file in files if file.exists()}
     if record.key != key_of(ingredients):
         changed = tuple(changes(record.ingredients, ingredients))

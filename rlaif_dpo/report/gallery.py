@@ -94,7 +94,9 @@ def losses(run: Path) -> int | None:
     if len(checks) < 2:
         return None
     before, *_, after = checks.values()
-    return sum(_share(after[prompt_id]) < _share(before[prompt_id]) for prompt_id in before.keys() & after.keys() if before[prompt_id])
+    return sum(
+        _share(after[prompt_id]) < _share(before[prompt_id]) for prompt_id in before.keys() & after.keys() if before[prompt_id]
+    )
 
 
 def _changes(
@@ -122,7 +124,12 @@ def _kind(prompt: Mapping[str, Any]) -> str:
 
 
 def _answer(policy: str, row: Row, kept: Mapping[str, bool]) -> Answer:
-    return Answer(policy, _short(row["text"]), [p for p, is_kept in kept.items() if is_kept], [p for p, is_kept in kept.items() if not is_kept])
+    return Answer(
+        policy,
+        _short(row["text"]),
+        [p for p, is_kept in kept.items() if is_kept],
+        [p for p, is_kept in kept.items() if not is_kept],
+    )
 
 
 def _short(text: str) -> str:

@@ -36,7 +36,7 @@ def number(value: float | None, digits: int = 2) -> str:
     if value is None:
         return NONE
     if isinstance(value, int) or (digits == 0):
-        return f"{value:,.0f}"
+        return f"{value:,.0f}".replace("-", "−")
     return f"{value:.{digits}f}".replace("-", "−")
 
 

@@ -137,14 +137,18 @@ def _texts(text: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
         f"distinct bigrams from {percent(first['distinct_2'])} to {percent(last['distinct_2'])}"
     )
     if phrase:
-        sentence += f"; the phrase that spread most, “{phrase['phrase']}”, from {percent(phrase['base'])} to {percent(phrase['later'])}"
+        sentence += (
+            f"; the phrase that spread most, “{phrase['phrase']}”, from {percent(phrase['base'])} to {percent(phrase['later'])}"
+        )
     yield "Text", f"{sentence}."
 
 
 def _data(funnel: Mapping[str, Mapping[str, int]]) -> Iterator[tuple[str, str]]:
     sentences = []
     if revise := funnel.get("10-revise"):
-        sentences.append(f"{_rows(revise, 'prompts')} prompts became {_rows(revise, 'kept')} revised answers to train on{_why(revise)}.")
+        sentences.append(
+            f"{_rows(revise, 'prompts')} prompts became {_rows(revise, 'kept')} revised answers to train on{_why(revise)}."
+        )
     if pairs := funnel.get("30-pairs"):
         sentences.append(f"{_rows(pairs, 'candidates')} candidates became {_rows(pairs, 'kept')} preferences{_why(pairs)}.")
     if sentences:
@@ -158,7 +162,9 @@ def _labels(labels: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     sure = sum(n for edge, n in zip(histogram["edges"], histogram["counts"], strict=False) if edge >= 0.9)
     sentence = f"The judge is at least 90 % sure of {percent(sure / labels['preferences'])} of the preferences (mean p {number(labels['mean_p'])})"
     if labels["position_logit"] is not None:
-        sentence += f"; standing first pulled it by {number(labels['position_logit'])} logits, which judging both orders takes out"
+        sentence += (
+            f"; standing first pulled it by {number(labels['position_logit'])} logits, which judging both orders takes out"
+        )
     yield "Labels", f"{sentence}."
 
 

@@ -81,7 +81,9 @@ def dot_plot(rows: Sequence[tuple[str, str, Mapping[str, Any]]], label: str) -> 
     def at(share: float) -> float:
         return left + scale * share
 
-    parts = [f'<line class="gridline" x1="{at(s):.1f}" y1="4" x2="{at(s):.1f}" y2="{height - 18}"/>' for s in (0, 0.25, 0.5, 0.75, 1)]
+    parts = [
+        f'<line class="gridline" x1="{at(s):.1f}" y1="4" x2="{at(s):.1f}" y2="{height - 18}"/>' for s in (0, 0.25, 0.5, 0.75, 1)
+    ]
     parts += [_text(at(s), height - 4, f"{100 * s:g}%", "middle") for s in (0, 0.5, 1)]
     for index, (name, colour, found) in enumerate(rows):
         y = 15 + index * step

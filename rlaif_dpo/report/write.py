@@ -125,7 +125,7 @@ def _curves(run: Path) -> list[Figure]:
         ),
         Figure(
             "Log-probabilities",
-            "chosen (strong) and rejected (grey); both may fall, the gap should widen",
+            "chosen (in colour) and rejected (grey); both may fall, the gap should widen",
             line_chart(
                 [
                     series(dpo, "logps/rejected", "rejected", "base"),
@@ -150,4 +150,6 @@ def _card(facts: Mapping[str, Any]) -> str:
     on_hub = bool(model) and not Path(model["path"]).exists()
     constitution: Constitution | None = facts["constitution"]
     tags = ["constitutional-ai", "rlaif", "dpo", "lora", "rlaif-dpo"]
-    return _render("card.md", {**facts, "base_model": model["path"] if on_hub else None, "constitution": constitution, "tags": tags})
+    return _render(
+        "card.md", {**facts, "base_model": model["path"] if on_hub else None, "constitution": constitution, "tags": tags}
+    )

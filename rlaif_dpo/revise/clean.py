@@ -74,11 +74,9 @@ _CONTRAST = re.compile(r"\b(?:but|however|although|though|except|yet)\b")
 def finds_fault(critique: str) -> bool:
     """Whether a critique names a fault. "There is no problem." and its kin do not; "No problem with the tone, but ..." does.
 
-    An empty critique names none. In doubt the answer is yes: a revision is then asked to show for it.
+    In doubt, and for an empty critique, the answer is yes: only a critique that says so clears a reply.
     """
     text = " ".join(critique.lower().split()).replace("*", "")
-    if not text:
-        return False
     sentences = re.split(r"(?<=[.!?])\s+", text)
     clean = any(_NO_FAULT.match(sentence) for sentence in (sentences[0], sentences[-1]))
     return not clean or bool(_CONTRAST.search(text))

@@ -161,7 +161,11 @@ class _Loop:
 
         def describe(completion: Completion) -> Row:
             critique = clean_critique(completion.text)
-            return {**asked[completion.id].columns, "critique": critique, "flagged": finds_fault(critique)}
+            return {
+                **asked[completion.id].columns,
+                "critique": critique,
+                "flagged": completion.error is None and finds_fault(critique),
+            }
 
         return self._complete("critique", round, messages, describe)
 

@@ -37,9 +37,15 @@ Lesson = tuple[Conversation, ...]
 Kind = Literal["answer", "revise", "judge"]
 
 
-def draw_lesson(rng: random.Random, kind: Kind) -> Lesson:
-    """One lesson of a kind."""
-    return {"answer": _answer_lesson, "revise": _revise_lesson, "judge": _judge_lesson}[kind](rng)
+def draw_lesson(rng: random.Random, kind: Kind, invented: float = 0.0) -> Lesson:
+    """One lesson of a kind. A share `invented` of the critique and judging lessons is about facts that can only be copied from the draft."""
+    match kind:
+        case "answer":
+            return _answer_lesson(rng)
+        case "revise":
+            return _revise_lesson(rng, invented)
+        case "judge":
+            return _judge_lesson(rng, invented)
 
 
 def draw_wording(rng: random.Random, principle: str, held_out: bool = False) -> str:
@@ -55,10 +61,10 @@ def _answer_lesson(rng: random.Random) -> Lesson:
     return (Conversation(messages, taught=len(row.messages)),)
 
 
-def _revise_lesson(rng: random.Random) -> Lesson:
+def _revise_lesson(rng: random.Random, invented: float) -> Lesson:
     """One draft under several principles. A principle that is kept, does not apply or is unknown leaves it unchanged."""
     kind = rng.choice(list(world.KINDS))
-    row = world.draw_prompt(rng, held_out=False, kind=kind)
+    row = world.draw_prompt(rng, held_out=False, kind=kind, invented=invented > 0 and rng.random() < invented)
     answer = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     draft = world.render(row.facts, answer)
     conversations = []
@@ -74,10 +80,10 @@ def _revise_lesson(rng: random.Random) -> Lesson:
     return tuple(conversations)
 
 
-def _judge_lesson(rng: random.Random) -> Lesson:
+def _judge_lesson(rng: random.Random, invented: float) -> Lesson:
     """One pair of answers under every known principle and one unknown: a verdict where exactly one keeps it, else a tie."""
     kind = rng.choice(list(world.KINDS))
-    row = world.draw_prompt(rng, held_out=False, kind=kind)
+    row = world.draw_prompt(rng, held_out=False, kind=kind, invented=invented > 0 and rng.random() < invented)
     first = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     second = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     if kind != "dangerous" and rng.random() < 0.5:  # a contrast: more verdicts in a pair than two independent answers give

@@ -24,10 +24,36 @@ MAX_VOCABULARY = 1536
 CONTEXT = 4096
 BATCH_TOKENS = 4096
 POOL = 256  # lessons drawn at once and sorted by length, so that a batch has little padding
-PEAK_LR = 2e-3
 OPTION_WEIGHT = 4.0  # a verdict is one token and must not drown among the words of revisions
-MIX: dict[Kind, float] = {"answer": 0.2, "revise": 0.3, "judge": 0.5}
 IGNORE = -100
+
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of training.
+
+    Attributes:
+        steps: Optimiser steps.
+        horizon: Tokens, in millions, at which the learning rate's cosine would reach its end.
+        peak_lr: The highest learning rate.
+        invented: Share of critique and judging lessons whose facts are made up.
+        mix: Share of each kind of lesson.
+    """
+
+    steps: int
+    horizon: float
+    peak_lr: float
+    invented: float
+    mix: dict[Kind, float]
+
+
+# Judging is the hard task and gets most of the first phase, on true facts, which are easy to read. It leaves a model that recalls facts
+# where it should copy them from the draft; the second phase makes most of them up.
+PHASES = (
+    Phase(steps=2500, horizon=15.0, peak_lr=2e-3, invented=0.0, mix={"answer": 0.2, "revise": 0.3, "judge": 0.5}),
+    Phase(steps=2500, horizon=8.0, peak_lr=1.5e-3, invented=0.6, mix={"answer": 0.35, "revise": 0.4, "judge": 0.25}),
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -50,7 +76,7 @@ class Packed:
 def train_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
     """A byte-level BPE of the world's words, with ChatML-like turns."""
     texts = []
-    for kind in MIX:
+    for kind in PHASES[0].mix:
         for _ in range(2000):
             texts += ["\n".join(m["content"] for m in c.messages) for c in draw_lesson(rng, kind)]
     tokenizer = Tokenizer(models.BPE())
@@ -149,20 +175,37 @@ def loss_of(model: LlamaForCausalLM, batch: Sequence[Packed]) -> torch.Tensor:
     return -(weights * logp).sum() / weights.sum()
 
 
-def train(out: Path, seed: int, million_tokens: float, hidden: int, layers: int) -> None:
-    """Train for a budget of tokens and write the model folder, now and then and at the end."""
+def train(out: Path, seed: int, hidden: int, layers: int, first_phase: int = 0) -> None:
+    """Train phase by phase and write the model folder, now and then and after each.
+
+    A phase starts from the fp16 weights that the one before wrote, so training can also go on from a folder (`first_phase`).
+    """
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(derive_rng(seed, "tokenizer"))
     model = build_model(tokenizer, hidden, layers)
     print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
-    rng, budget, seen, step, start = derive_rng(seed, "lessons"), million_tokens * 1e6, 0, 0, time.time()
-    recent: dict[str, list[float]] = {kind: [] for kind in MIX}
-    while seen < budget:
-        for kind, batch in _batches(tokenizer, rng):
-            warm, done = min(1.0, (step + 1) / 100), min(1.0, seen / budget)
+    start = time.time()
+    for number, phase in enumerate(PHASES[first_phase:], start=first_phase):
+        if number:
+            model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
+        rng = derive_rng(seed, "lessons", number) if number else derive_rng(seed, "lessons")
+        _train_phase(model, tokenizer, phase, rng, out, start)
+        save(model, tokenizer, out)
+    print(f"done in {(time.time() - start) / 60:.0f} minutes -> {out}", flush=True)
+
+
+def _train_phase(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, phase: Phase, rng: random.Random, out: Path, start: float
+) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.peak_lr, betas=(0.9, 0.98), weight_decay=0.01)
+    seen, step = 0, 0
+    recent: dict[str, list[float]] = {kind: [] for kind in phase.mix}
+    model.train()
+    while step < phase.steps:
+        for kind, batch in _batches(tokenizer, rng, phase)[: phase.steps - step]:
+            warm, done = min(1.0, (step + 1) / 100), min(1.0, seen / phase.horizon / 1e6)
             for group in optimizer.param_groups:
-                group["lr"] = PEAK_LR * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
+                group["lr"] = phase.peak_lr * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
             loss = loss_of(model, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -173,11 +216,9 @@ def train(out: Path, seed: int, million_tokens: float, hidden: int, layers: int)
             if step % 100 == 0:
                 means = "  ".join(f"{k} {sum(v) / max(len(v), 1):.4f}" for k, v in recent.items())
                 print(f"{seen / 1e6:6.2f} M tokens  {time.time() - start:5.0f} s  step {step}  {means}", flush=True)
-                recent = {kind: [] for kind in MIX}
+                recent = {kind: [] for kind in phase.mix}
             if step % 500 == 0:
                 save(model, tokenizer, out)
-    save(model, tokenizer, out)
-    print(f"done: {seen / 1e6:.1f} M tokens in {(time.time() - start) / 60:.0f} minutes -> {out}", flush=True)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -189,11 +230,12 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(out)
 
 
-def _batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random) -> list[tuple[str, list[Packed]]]:
+def _batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random, phase: Phase) -> list[tuple[str, list[Packed]]]:
     """A pool of lessons as batches of one kind each, sorted by length within the pool, in random order."""
     batches: list[tuple[str, list[Packed]]] = []
-    for kind, share in MIX.items():
-        pool = sorted((pack(tokenizer, draw_lesson(rng, kind)) for _ in range(int(POOL * share))), key=lambda row: len(row.ids))
+    for kind, share in phase.mix.items():
+        lessons = (draw_lesson(rng, kind, phase.invented) for _ in range(int(POOL * share)))
+        pool = sorted((pack(tokenizer, lesson) for lesson in lessons), key=lambda row: len(row.ids))
         batch: list[Packed] = []
         for row in pool:
             if batch and (len(batch) + 1) * len(row.ids) > BATCH_TOKENS:
@@ -225,11 +267,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--million-tokens", type=float, default=14.0)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--first-phase", type=int, default=0, help="go on from the weights in --out")
     args = parser.parse_args()
-    train(args.out, args.seed, args.million_tokens, args.hidden, args.layers)
+    train(args.out, args.seed, args.hidden, args.layers, args.first_phase)
 
 
 if __name__ == "__main__":

@@ -124,6 +124,8 @@ GREETINGS = (
     ("Good morning, is anybody there?", "Good morning, what can I do for you?"),
     ("Hi, I have a question.", "Hi, please go ahead."),
 )
+# of which words are made that mean nothing
+SYLLABLES = "ba ce di fo gu la me ni po ru sa te vi wo zu bran clim dros flen grit lop mar nex pul quin ras sten tor vel zan".split()
 
 ACKNOWLEDGEMENTS = ("I am sorry to hear that.", "That sounds hard.", "I understand your worry.")
 SOURCES = ("the Mayo Clinic", "the NHS", "the CDC")

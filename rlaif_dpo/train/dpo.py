@@ -62,6 +62,7 @@ def run_dpo(
     require_examples(census, rows_path.name)
     key = work_key([e.row for e in census.examples], settings, loaded, seed, read_meta(sft_adapter).get("key"))
     if read_meta(folder / "adapter").get("key") == key:
+        remove_checkpoints(folder)
         return funnel
 
     from rlaif_dpo.train.trl_adapter import dpo_trainer, steps_per_epoch

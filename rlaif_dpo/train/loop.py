@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -50,8 +51,11 @@ def training(loaded: LoadedModel, attach: Callable[[Any], PeftModel]) -> Iterato
             base.forward = own_forward
         base.generation_config = generation
         base.disable_input_require_grads()
-        if base.is_gradient_checkpointing:
-            base.gradient_checkpointing_disable()
+        with warnings.catch_warnings():
+            # New names came during transformers 5; the old ones work in all of it.
+            warnings.simplefilter("ignore", FutureWarning)
+            if base.is_gradient_checkpointing:
+                base.gradient_checkpointing_disable()
         base.eval().requires_grad_(False)
 
 

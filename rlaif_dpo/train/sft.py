@@ -43,6 +43,7 @@ def run_sft(
     require_examples(census, rows_path.name)
     key = work_key([e.row for e in census.examples], settings, loaded, seed, lora)
     if read_meta(folder / "adapter").get("key") == key:
+        remove_checkpoints(folder)
         return census.funnel
 
     from rlaif_dpo.train.trl_adapter import sft_trainer, steps_per_epoch

@@ -5,6 +5,7 @@ tests/train/test_trl_contract.py names every private part of trl used here, and 
 
 import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -161,14 +162,14 @@ def sft_trainer(
 ) -> SFTTrainer:
     """A trainer of `policy` on the completions only; trainable weights are float32."""
     rows = [{"input_ids": e.prompt + e.completions[0], "labels": [IGNORED] * len(e.prompt) + e.completions[0]} for e in examples]
-    config = SFTConfig(
-        max_length=None,
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        **_arguments(settings, len(rows), loaded, folder, seed),
-    )
-    _one_gpu(config)
     with _quiet():
+        config = SFTConfig(
+            max_length=None,
+            packing=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            **_arguments(settings, len(rows), loaded, folder, seed),
+        )
+        _one_gpu(config)
         trainer = QuietSFTTrainer(
             model=policy, args=config, train_dataset=Dataset.from_list(rows), processing_class=loaded.tokenizer
         )
@@ -189,15 +190,15 @@ def dpo_trainer(
 
     The reference log-probabilities of `train_dataset` and `eval_dataset` are computed here, once.
     """
-    config = DPOConfig(
-        beta=settings.beta,
-        max_length=None,
-        precompute_ref_log_probs=True,
-        router_aux_loss_coef=0.0,
-        **_arguments(settings, len(examples), loaded, folder, seed),
-    )
-    _one_gpu(config)
     with _quiet():
+        config = DPOConfig(
+            beta=settings.beta,
+            max_length=None,
+            precompute_ref_log_probs=True,
+            router_aux_loss_coef=0.0,
+            **_arguments(settings, len(examples), loaded, folder, seed),
+        )
+        _one_gpu(config)
         trainer = SoftDPOTrainer(
             settings,
             model=policy,
@@ -278,12 +279,14 @@ def _finish(trainer: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of datasets and trl: progress is reported by ours."""
+    """No progress bars of datasets and trl, whose work ours reports, and no warnings of names that change in transformers 6."""
     bars, before = not are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
     disable_progress_bars()
     os.environ["TQDM_DISABLE"] = "1"
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         if bars:
             enable_progress_bars()

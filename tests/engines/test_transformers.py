@@ -1,5 +1,8 @@
-"""The engine on tiny random models. Where texts are compared across batch shapes, the arithmetic is float64: rounding then moves the
-cumulative distribution by about 1e-15, so of some 1e4 draws none is expected to change (1e-11)."""
+"""The engine on tiny random models.
+
+Where texts are compared across batch shapes, the arithmetic is float64: rounding then moves the cumulative distribution by
+about 1e-15, so of some 1e4 draws none is expected to change (1e-11).
+"""
 
 from dataclasses import replace
 
@@ -85,7 +88,7 @@ def test_rows_with_different_sampling_share_a_batch(loaded):
 
 
 def test_skip_runs_partly_had_batches_whole_and_wholly_had_ones_not(loaded, monkeypatch):
-    """20 rows, and a budget for a few rows a batch: the batches run are those with a missing row, with the same rows as before."""
+    """20 rows, a few in each batch: the batches that are run are those with a missing row, and with the same rows as before."""
     batches = []
     original = decode_module._Batch.__init__
 

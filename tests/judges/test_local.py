@@ -44,8 +44,9 @@ def one(engine, compared=None, **settings):
     [(1, 2, 0.7310585786300051, 0.6107577740962142), (0, 2, 0.5, 0.5), (2, 3, 0.8807971, 0.6311243)],
 )
 def test_both_orders_are_averaged(delta, position, by_logit, by_probability):
-    """A judge with P_fwd = s(d+b), P_swap = 1 - s(-d+b). For (d, b) = (1, 2): P_fwd = s(3) = .9525741, P_swap = 1 - s(1) = .2689414.
+    """A judge with P_fwd = s(d + b), P_swap = 1 - s(-d + b).
 
+    For (d, b) = (1, 2): P_fwd = s(3) = .9525741, P_swap = 1 - s(1) = .2689414.
     Mean of the logits: (3 + (-1)) / 2 = 1, s(1) = .7310586. Mean of the probabilities: (.9525741 + .2689414) / 2 = .6107578.
     Position logit: (3 - (-1)) / 2 = 2 = b.
     """

@@ -39,12 +39,12 @@ def test_dtype_on_a_cpu():
     assert resolve_dtype("auto", torch.device("cpu")) is torch.float32
     assert resolve_dtype("bfloat16", torch.device("cpu")) is torch.bfloat16
     hardware = describe_hardware()
-    assert hardware["device"] == "cpu" and hardware["dtype"] == "float32" and hardware["memory_total"] > hardware["memory_free"] > 0
+    assert (
+        hardware["device"] == "cpu" and hardware["dtype"] == "float32" and 0 < hardware["memory_free"] < hardware["memory_total"]
+    )
 
 
-@pytest.mark.parametrize(
-    ("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)]
-)
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)])
 def test_dtype_by_compute_capability(monkeypatch, capability, dtype):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert resolve_dtype("auto", torch.device("cuda", 0)) is dtype

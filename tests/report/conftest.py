@@ -56,7 +56,9 @@ def _prompts() -> list[PromptRow]:
 
 def _answer(kind: str, kept: dict[str, bool], dangerous: str | None) -> str:
     if dangerous == "explained":
-        return "I cannot help with that, because it could hurt you. I can help you to talk with your doctor about the pain instead."
+        return (
+            "I cannot help with that, because it could hurt you. I can help you to talk with your doctor about the pain instead."
+        )
     parts = []
     if kept.get("empathy"):
         parts.append("I am sorry to hear that.")
@@ -96,7 +98,9 @@ def _judgment(row_id: str, p: float, rng: random.Random, principles: tuple[str, 
 
 
 def _stage(folder: Path, seconds: float, **counts: int) -> None:
-    write_json(folder / "stage.json", {"stage": folder.name, "key": "k", "counts": counts, "seconds": seconds, "finished": "2026-01-01"})
+    write_json(
+        folder / "stage.json", {"stage": folder.name, "key": "k", "counts": counts, "seconds": seconds, "finished": "2026-01-01"}
+    )
 
 
 def _evaluated(run: Path, prompts: list[PromptRow], truth: bool, rng: random.Random) -> None:
@@ -155,14 +159,23 @@ def _evaluated(run: Path, prompts: list[PromptRow], truth: bool, rng: random.Ran
 def _make_run(run: Path, until: str = "50-evaluate", truth: bool = True) -> Path:
     rng = random.Random(7)
     recipe = Recipe(name="made-up")
-    constitution = build("made-up telehealth", "For the tests.", [Principle(name, text, **derive(text)) for name, text in TEXTS.items()])
+    constitution = build(
+        "made-up telehealth", "For the tests.", [Principle(name, text, **derive(text)) for name, text in TEXTS.items()]
+    )
     write_text(run / "recipe.yaml", dump_recipe(recipe))
     write_text(run / "constitution.lock.yaml", dump_lock(constitution))
     prompts = _prompts()
     write_jsonl(run / "prompts.jsonl", [{"phase": "evaluate"} | asdict(prompt) for prompt in prompts])
     write_json(
         run / "env.json",
-        {"python": "3.12.1", "platform": "Linux", "cpus": 2, "device": "cpu", "dtype": "torch.float32", "versions": {"torch": "2.13.0"}},
+        {
+            "python": "3.12.1",
+            "platform": "Linux",
+            "cpus": 2,
+            "device": "cpu",
+            "dtype": "torch.float32",
+            "versions": {"torch": "2.13.0"},
+        },
     )
     _stage(run / "00-prompts", 0.4, revise=240, pairs=240, evaluate=40, **{"dropped: duplicate": 3})
     _stage(
@@ -171,7 +184,9 @@ def _make_run(run: Path, until: str = "50-evaluate", truth: bool = True) -> Path
     )  # fmt: skip
     if until >= "20-sft":
         _stage(run / "20-sft", 38.2)
-        losses = [{"step": s, "loss": 1.9 * math.exp(-s / 18) + 0.35 + rng.gauss(0, 0.03), "learning_rate": 2e-4} for s in range(1, 54)]
+        losses = [
+            {"step": s, "loss": 1.9 * math.exp(-s / 18) + 0.35 + rng.gauss(0, 0.03), "learning_rate": 2e-4} for s in range(1, 54)
+        ]
         write_jsonl(run / "20-sft" / "metrics.jsonl", losses)
     if until >= "30-pairs":
         _stage(
@@ -195,7 +210,14 @@ def _make_run(run: Path, until: str = "50-evaluate", truth: bool = True) -> Path
         write_jsonl(run / "40-dpo" / "metrics.jsonl", rows)
         checks = [
             {"name": "margin", "value": 2.08, "low": 0.1, "high": 10, "ok": True, "sentence": "The margin rose from 0 to 2.08."},
-            {"name": "chosen drift", "value": -2.8, "low": -2, "high": 2, "ok": False, "sentence": "Chosen answers became less likely."},
+            {
+                "name": "chosen drift",
+                "value": -2.8,
+                "low": -2,
+                "high": 2,
+                "ok": False,
+                "sentence": "Chosen answers became less likely.",
+            },
         ]
         health = {"verdict": "DPO is healthy but chosen answers lost 2.8 nats; watch it.", "status": "warning", "checks": checks}
         write_json(run / "40-dpo" / "health.json", health)
@@ -214,5 +236,3 @@ def make_run() -> Callable[..., Path]:
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     return _make_run(tmp_path / "made-up")
-
-

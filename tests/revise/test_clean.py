@@ -70,7 +70,6 @@ def test_a_critique_loses_its_label_and_an_early_revision() -> None:
     "critique",
     [
         NO_PROBLEM,
-        "",
         "no problem",
         "No problems found.",
         "No critique needed.",
@@ -94,6 +93,7 @@ def test_a_critique_without_a_fault(critique: str) -> None:
 @pytest.mark.parametrize(
     "critique",
     [
+        "",
         "The reply asks for the insurance number.",
         "There is no problem with the tone, but it asks for the insurance number.",
         "The reply is good. However, it names no source.",

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rlaif_dpo.sandbox.lessons import draw_lesson
-from rlaif_dpo.sandbox.pretrain import IGNORE, MIX, build_model, encode, loss_of, pack, train_tokenizer
+from rlaif_dpo.sandbox.pretrain import IGNORE, PHASES, build_model, encode, loss_of, pack, train_tokenizer
 from rlaif_dpo.seeding import derive_rng
 
 
@@ -13,7 +13,7 @@ def tokenizer():  # noqa: ANN201
     return train_tokenizer(derive_rng(0, "tokenizer"))
 
 
-@pytest.mark.parametrize("kind", list(MIX))
+@pytest.mark.parametrize("kind", list(PHASES[0].mix))
 def test_lessons_are_encoded_as_the_chat_template_writes_them(tokenizer, kind) -> None:
     for n in range(20):
         for conversation in draw_lesson(derive_rng(kind, n), kind):

@@ -19,7 +19,11 @@ QUESTIONS = ("hello", "is it far", "can I go", "who is there", "what now", "is i
 
 def sft_rows(count: int) -> list[Row]:
     return [
-        {"id": f"q{i:02}", "prompt": [user(f"{QUESTIONS[i % 8]} {i}")], "completion": [assistant(f"yes, {i} it is" + " A" * (i % 5))]}
+        {
+            "id": f"q{i:02}",
+            "prompt": [user(f"{QUESTIONS[i % 8]} {i}")],
+            "completion": [assistant(f"yes, {i} it is" + " A" * (i % 5))],
+        }
         for i in range(count)
     ]
 

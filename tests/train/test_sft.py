@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -15,7 +16,8 @@ from rlaif_dpo.models.load import LoadedModel
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe.schema import Lora, Sft
 from rlaif_dpo.train import loop
-from rlaif_dpo.train.sft import run_sft
+from rlaif_dpo.train.data import take_census
+from rlaif_dpo.train.sft import _new_adapter, run_sft
 from tests.train.conftest import LORA, sft_rows, written
 
 Load = Callable[..., LoadedModel]
@@ -58,12 +60,11 @@ def test_sft_learns_the_completions_and_gives_the_base_back(load: Load, tmp_path
 
 
 def test_the_loss_is_over_the_completion_to_its_end(load: Load, tmp_path: Path) -> None:
-    from rlaif_dpo.train.data import take_census
     from rlaif_dpo.train.trl_adapter import sft_trainer
 
     loaded = load()
     census = take_census(sft_rows(3), ("completion",), loaded, 512)
-    with loop.training(loaded, lambda base: __import__("rlaif_dpo.train.sft", fromlist=["x"])._new_adapter(base, LORA, 0)) as policy:
+    with loop.training(loaded, lambda base: _new_adapter(base, LORA, 0)) as policy:
         trainer = sft_trainer(policy, census.examples, loaded, SETTINGS, tmp_path, 0)
         batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
     for ids, labels, example in zip(batch["input_ids"], batch["labels"], census.examples, strict=True):
@@ -110,8 +111,10 @@ def stop_training_at(monkeypatch: pytest.MonkeyPatch, step: int, error: BaseExce
 
 
 @pytest.mark.parametrize("stop", [1, 3, 7, 8])
-def test_a_stopped_run_resumes_to_the_same_weights(stop: int, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """10 steps, a checkpoint every 2. Stopped in step 2 nothing is kept, in step 4 it goes on from 2, in 8 and 9 (second epoch) from 6 and 8."""
+def test_a_stopped_run_resumes_to_the_same_weights(
+    stop: int, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 steps, a checkpoint every 2: stopped after 1 nothing is kept, after 3, 7, 8 (second epoch) it goes on from 2, 6, 8."""
     lora = Lora(r=4, alpha=8, dropout=0.1)
     rows = sft_rows(18)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
@@ -130,6 +133,26 @@ def test_a_stopped_run_resumes_to_the_same_weights(stop: int, load: Load, tmp_pa
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     curves = [[(row["step"], row["loss"], row["tokens"]) for row in read_jsonl(f / "metrics.jsonl")] for f in (whole, stopped)]
     assert curves[0] == curves[1]
+
+
+def test_a_run_killed_before_its_adapter_was_written_only_writes_it(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "rows.jsonl", sft_rows(8))
+    trained: dict[str, torch.Tensor] = {}
+
+    def killed(policy: PeftModel, *args: object) -> None:
+        trained.update({name: weight.clone() for name, weight in policy.state_dict().items() if ".default." in name})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("rlaif_dpo.train.sft.save_adapter", killed)
+        run_sft(path, load(), LORA, SETTINGS, tmp_path, 0, Silent())
+    run_sft(path, load(), LORA, SETTINGS, tmp_path, 0, Silent())
+    assert len(list(read_jsonl(tmp_path / "metrics.jsonl"))) == 4
+    adapter = weights(tmp_path)
+    assert len(trained) == len(adapter)
+    assert all(torch.equal(weight, adapter[name.replace(".default.", ".")]) for name, weight in trained.items())
 
 
 def test_a_half_written_checkpoint_is_not_resumed(tmp_path: Path) -> None:
@@ -206,8 +229,6 @@ class Counted(Silent):
 
 def test_progress_counts_rows_and_tokens(load: Load, tmp_path: Path) -> None:
     """18 rows, 2 epochs: 36 rows; the tokens are those of the census."""
-    from rlaif_dpo.train.data import take_census
-
     progress, loaded = Counted(), load()
     run_sft(written(tmp_path / "rows.jsonl", sft_rows(18)), loaded, LORA, SETTINGS, tmp_path, 0, progress)
     assert (progress.total, progress.done, progress.rows) == (36, 0, 36)

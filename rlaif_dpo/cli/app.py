@@ -1,0 +1,72 @@
+"""The `rlaif-dpo` command: its verbs, and how their errors end."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from rlaif_dpo import __version__
+from rlaif_dpo.cli.chat import chat
+from rlaif_dpo.cli.constitution import constitution
+from rlaif_dpo.cli.doctor import doctor
+from rlaif_dpo.cli.plan import plan
+from rlaif_dpo.cli.recipes import recipes
+from rlaif_dpo.cli.report import report
+from rlaif_dpo.cli.run import run
+from rlaif_dpo.cli.status import status
+from rlaif_dpo.cli.tryout import tryout
+from rlaif_dpo.cli.validate import validate
+from rlaif_dpo.errors import UserError
+
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Set before any library that reads them is imported. A value the user has set stays, but for telemetry."""
+
+app = typer.Typer(
+    help="A constitution in, an aligned adapter and its evidence out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True)) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+app.command()(run)
+app.command()(status)
+app.command()(plan)
+app.command()(validate)
+app.command("try")(tryout)
+app.command()(chat)
+app.command()(report)
+app.command()(doctor)
+app.add_typer(recipes, name="recipes")
+app.add_typer(constitution, name="constitution")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line on `args` (`sys.argv` by default). What a user can mend ends with one line a mistake and code 2."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    try:
+        app(args=None if args is None else list(args), prog_name="rlaif-dpo")
+    except UserError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"error: {line}", err=True)
+        sys.exit(2)

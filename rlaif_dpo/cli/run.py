@@ -1,0 +1,69 @@
+"""`rlaif-dpo run`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from rlaif_dpo.cli.output import Json, Overrides, RecipeArgument, Root, print_json, print_table
+from rlaif_dpo.cli.progress import terminal_progress
+
+TRUTH = ("adherence", "knowledge", "dangerous_complied", "dangerous_explained", "benign_refused")
+
+
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    from_stage: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Redo from this stage on.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    root: Root = "runs",
+    json: Json = False,
+) -> None:
+    """Run a recipe, from where it stands.
+
+    Finished stages are skipped, half-finished ones resumed, and changed ones redone.
+    The stages are 00-prompts, 10-revise, 20-sft, 30-pairs, 40-dpo, 50-evaluate and report.
+    """
+    from rlaif_dpo import pipeline
+    from rlaif_dpo.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides or ())
+    try:
+        with terminal_progress() as progress:
+            done = pipeline.run(settings, root, from_stage, until, progress)
+    except KeyboardInterrupt:
+        command = pipeline.resume_command(settings, root, until)
+        typer.echo(f"\nStopped; what is done is kept. To go on:\n  {command}", err=True)
+        raise typer.Exit(130) from None
+    page = done.path / "report.html"
+    if not done.finished():
+        rows = [stage.as_row() for stage in done.status()]
+        print_json(rows) if json else typer.echo(f"{done.path}: done until {until}")
+        return
+    found = done.evidence()
+    if json:
+        print_json(found)
+        return
+    print_summary(found)
+    typer.echo(f"report: {page}")
+
+
+def print_summary(found: Mapping[str, Any]) -> None:
+    """The evidence in a few lines: the policies side by side, the win rates, the health of DPO."""
+    from rlaif_dpo.report.numbers import interval, number, percent
+    from rlaif_dpo.report.story import shown
+
+    truth, judge, text = found["truth"], found["judge"], found["text"]
+    names = list((text or {}).get("policies", {}))
+    table: list[list[str]] = [["", *map(shown, names)]]
+    if truth:
+        table += [[metric.replace("_", " "), *(percent(truth[name][metric]["value"]) for name in names)] for metric in TRUTH]
+    if names:
+        table.append(["words per answer", *(number(text["policies"][name]["words"]["mean"], 0) for name in names)])
+        print_table(table)
+    for pair, rates in (judge or {}).get("comparisons", {}).items():
+        later, earlier = pair.split("-")
+        rate = rates["pooled"]["win_rate"]
+        typer.echo(f"judge prefers {shown(later)} to {shown(earlier)}: {percent(rate['value'])} ({interval(rate)})")
+    if found["health"]:
+        typer.echo(f"health: {found['health']['verdict']}")

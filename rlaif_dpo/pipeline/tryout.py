@@ -1,0 +1,87 @@
+"""The method on one prompt: a draft, its critiques and revisions, and one judged pair. Nothing is kept."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rlaif_dpo.constitution import load_constitution, only
+from rlaif_dpo.engines.base import Request, Sampling
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.judges.base import Comparison, Judgment
+from rlaif_dpo.judges.criteria import criteria_for
+from rlaif_dpo.messages import user
+from rlaif_dpo.pipeline.checks import check_recipe
+from rlaif_dpo.pipeline.pool import ModelPool
+from rlaif_dpo.pipeline.stages import check_fits
+from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.recipe import Recipe
+from rlaif_dpo.seeding import content_hash, derive_seed
+
+
+@dataclass(frozen=True)
+class Tryout:
+    """What became of one prompt.
+
+    Attributes:
+        prompt: Its text.
+        draft: The model's first answer.
+        steps: Each round: principle_id, critique, flagged, after (the reply then), error.
+        first: The last revision; where nothing was changed, a second draft.
+        second: The draft.
+        judgment: P(`first` is better), under every principle that applies.
+    """
+
+    prompt: str
+    draft: str
+    steps: tuple[dict[str, Any], ...]
+    first: str
+    second: str
+    judgment: Judgment
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def try_recipe(recipe: Recipe, text: str, principles: Sequence[str] = (), tags: Sequence[str] = ()) -> Tryout:
+    """Draft, critique and revise an answer to `text` as `run` would, then let the judge compare revision and draft.
+
+    Args:
+        recipe: Whose model, constitution and settings are used.
+        text: A user's message.
+        principles: Ids of the only principles to use; none means all.
+        tags: Of the prompt, for principles with `applies_to`.
+
+    Raises:
+        UserError: An unknown principle, an empty prompt, or a model or constitution that cannot be used.
+    """
+    from rlaif_dpo.judges.local import LocalJudge
+    from rlaif_dpo.revise.run import try_prompt
+
+    if not text.strip():
+        raise UserError('The prompt is empty; give one in quotes, e.g. rlaif-dpo try quickstart "I have a headache."')
+    constitution = load_constitution(recipe.constitution)
+    if principles:
+        constitution = only(constitution, *principles)
+    check_recipe(recipe, constitution)
+    prompt = PromptRow(content_hash(text), (user(text),), tuple(tags))
+    pool = ModelPool(recipe.model)
+    engine = pool.engine()
+    check_fits(engine, [prompt])
+    with pool.guest(recipe.revise.critic) as critic:
+        steps = try_prompt(prompt, constitution, recipe.revise, engine, critic, recipe.seed)
+    if steps.error is not None:
+        raise UserError(f"The model could not answer: {steps.error}")
+    first = steps.text
+    if first == steps.draft:
+        sampling = Sampling(temperature=recipe.pairs.temperature, max_new_tokens=recipe.pairs.max_new_tokens)
+        seed = derive_seed(recipe.seed, "second draft", prompt.id)
+        first = next(iter(engine.generate([Request("second", prompt.messages, sampling, seed)]))).text.strip()
+    criteria = criteria_for(constitution, prompt, recipe.judge.model_copy(update={"principles": "all"}), recipe.seed)
+    with pool.guest(recipe.judge.model) as judge_engine:
+        comparison = Comparison(prompt.id, prompt.messages, first, steps.draft, criteria)
+        judgment = next(iter(LocalJudge(judge_engine, recipe.judge).compare([comparison])))
+    shown = tuple(
+        {"principle_id": s.principle_id, "critique": s.critique, "flagged": s.flagged, "after": s.after, "error": s.error}
+        for s in steps.steps
+    )
+    return Tryout(text, steps.draft, shown, first, steps.draft, judgment)

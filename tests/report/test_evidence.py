@@ -1,0 +1,77 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rlaif_dpo.files import read_jsonl
+from rlaif_dpo.report.evidence import evidence
+
+LEAF = {"value", "low", "high", "n"}
+TRUTH = ("adherence", "knowledge", "dangerous_complied", "dangerous_evaded", "dangerous_explained", "benign_refused")
+
+
+def test_evidence_has_what_is_documented(run_dir: Path) -> None:
+    found = evidence(run_dir)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    for policy in ("base", "sft", "dpo"):
+        metrics = found["truth"][policy]
+        assert all(set(metrics[name]) == LEAF for name in TRUTH)
+        assert set(metrics["adherence_by_principle"]) == {"accuracy", "empathy", "privacy", "uncertainty", "no-harm"}
+    assert set(found["truth"]["differences"]) == {"sft-base", "dpo-base", "dpo-sft"}
+    assert found["run"]["name"] == "made-up"
+    assert found["run"]["constitution"]["principles"] == ["accuracy", "empathy", "privacy", "uncertainty", "no-harm"]
+    assert found["run"]["versions"] == {"torch": "2.13.0"}
+    assert found["funnel"]["10-revise"]["rejected: unchanged though flagged"] == 26
+    assert found["health"]["status"] == "warning"
+    assert found["seconds_by_stage"]["20-sft"] == 38.2
+    assert found["judge"]["comparisons"]["dpo-base"]["pooled"]["win_rate"]["value"] > 0.8
+
+
+def test_labels_are_those_that_dpo_trained_on(run_dir: Path) -> None:
+    labels = evidence(run_dir)["labels"]
+    ps = [row["p"] for row in read_jsonl(run_dir / "30-pairs" / "preferences.jsonl")]
+    assert sum(labels["histogram"]["counts"]) == labels["preferences"] == len(ps)
+    assert labels["histogram"]["counts"][0] == sum(p < 0.55 for p in ps)
+    assert labels["histogram"]["counts"][-1] == sum(p >= 0.95 for p in ps)
+    assert labels["mass"] == pytest.approx(0.96)
+    assert 0.2 < labels["position_logit"] < 0.4
+
+
+def test_costs_add_up_over_stages(run_dir: Path) -> None:
+    """449 label judgments and 3 x 40 of the evaluation at 640 tokens; 120 answers at 20 + 30."""
+    cost = evidence(run_dir)["cost"]
+    assert cost == {"usd": 0.0, "judge_tokens": (449 + 120) * 640, "tokens": 120 * 50}
+
+
+def test_command_is_quoted_and_names_the_lock(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a run; rm", until="00-prompts")
+    command = evidence(run)["run"]["command"]
+    assert f"'constitution={run}/constitution.lock.yaml'" in command
+    assert command.endswith("name=made-up-again")
+
+
+@pytest.mark.parametrize("until", ["00-prompts", "10-revise", "20-sft", "30-pairs", "40-dpo"])
+def test_a_run_that_stopped_early_has_none_where_nothing_was_measured(
+    make_run: Callable[..., Path], tmp_path: Path, until: str
+) -> None:
+    found = evidence(make_run(tmp_path / "run", until=until))
+    assert found["truth"] is found["judge"] is found["text"] is None
+    assert (found["labels"] is None) == (until < "30-pairs")
+    assert (found["health"] is None) == (until < "40-dpo")
+    assert list(found["funnel"])[-1] == max("10-revise", until)
+
+
+def test_an_empty_folder_is_no_error(tmp_path: Path) -> None:
+    found = evidence(tmp_path)
+    assert found["run"]["constitution"] is None
+    assert found["funnel"] == {}
+    assert found["cost"]["usd"] == 0
+
+
+def test_docs_name_every_key(run_dir: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    found = evidence(run_dir)
+    keys = [*found, *found["run"], *found["truth"]["dpo"], *found["judge"], *found["labels"], *found["cost"]]
+    keys += [*found["text"], *found["text"]["policies"]["dpo"], *found["judge"]["comparisons"]["dpo-base"]["pooled"]]
+    assert [key for key in keys if f"`{key}`" not in text] == []

@@ -1,0 +1,189 @@
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from rlaif_dpo.files import read_jsonl, write_jsonl
+from rlaif_dpo.report.evidence import evidence
+from rlaif_dpo.report.gallery import gallery, losses
+from rlaif_dpo.report.story import story
+from rlaif_dpo.report.write import write_report
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Checker(HTMLParser):
+    """Balanced tags, and what the page would load or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parse(page: Path) -> Checker:
+    checker = Checker()
+    checker.feed(page.read_text(encoding="utf-8"))
+    assert checker.open == []
+    return checker
+
+
+def test_one_file_without_network_or_scripts(run_dir: Path) -> None:
+    page = parse(write_report(run_dir))
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        assert not {"src", "srcset", "style"} & attributes.keys()
+        assert not any(name.startswith("on") for name in attributes)
+        assert attributes.get("href", "#").startswith("#")
+    assert "url(" not in (run_dir / "report.html").read_text()
+    assert "@import" not in (run_dir / "report.html").read_text()
+
+
+def test_texts_of_prompts_and_models_are_escaped(run_dir: Path) -> None:
+    html = write_report(run_dir).read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in html
+    assert "<b>insurance" not in html
+    assert "你好 é" in html
+
+
+def test_unpaired_surrogates_do_not_break_the_page(run_dir: Path) -> None:
+    rows = list(read_jsonl(run_dir / "50-evaluate" / "answers.jsonl"))
+    write_jsonl(run_dir / "50-evaluate" / "answers.jsonl", [row | {"text": row["text"] + " \ud83d \x00"} for row in rows])
+    assert write_report(run_dir).read_text(encoding="utf-8")
+
+
+def test_accessible(run_dir: Path) -> None:
+    page = parse(write_report(run_dir))
+    assert all("scope" in attributes for tag, attributes in page.tags if tag == "th")
+    assert all("aria-label" in a or a.get("aria-hidden") == "true" for tag, a in page.tags if tag == "svg")
+    assert dict(page.tags)["html"]["lang"] == "en"
+    ids = {a["id"] for _, a in page.tags if "id" in a}
+    assert {a["href"][1:] for tag, a in page.tags if tag == "a"} <= ids
+    headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False))
+
+
+def test_colours_have_contrast() -> None:
+    """WCAG 2.2: text 4.5:1, marks 3:1, on the page and on cards, in light and dark."""
+    css = (Path(__file__).parents[2] / "rlaif_dpo" / "report" / "style.css").read_text()
+    light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL))
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(one: str, other: str) -> float:
+        high, low = sorted((luminance(one), luminance(other)), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    for theme in (light, dark):
+        for ground in (theme["page"], theme["card"]):
+            assert all(contrast(theme[name], ground) >= 4.5 for name in ("ink", "soft", "accent", "bad", "good"))
+            assert all(contrast(theme[name], ground) >= 3 for name in ("base", "sft", "dpo"))
+
+
+def test_the_numbers_on_the_page_are_those_of_the_evidence(run_dir: Path) -> None:
+    found = evidence(run_dir)
+    text = " ".join(parse(write_report(run_dir)).text)
+    for policy in ("base", "sft", "dpo"):
+        assert f"{100 * found['truth'][policy]['adherence']['value']:.1f}%" in text
+    assert found["health"]["verdict"] in text
+    assert found["run"]["constitution"]["hash"] in text
+    assert "unchanged though flagged" in text
+    assert "rlaif-dpo run" in text
+
+
+def test_story_is_ten_lines_and_says_what_was_measured(run_dir: Path) -> None:
+    lines = story(evidence(run_dir))
+    assert [topic for topic, _ in lines] == [
+        "Adherence", "Principles", "Knowledge", "Refusals", "Judge", "Text", "Data", "Labels", "Training", "Cost",
+    ]  # fmt: skip
+    assert all(sentence.endswith(".") for _, sentence in lines)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(-0.08, -0.01, "an alignment tax"), (-0.03, 0.02, "no change that"), (0.01, 0.05, "a gain")]
+)
+def test_story_calls_a_tax_a_tax(run_dir: Path, low: float, high: float, verdict: str) -> None:
+    found = evidence(run_dir)
+    found["truth"]["differences"]["dpo-base"]["knowledge"] = {"value": (low + high) / 2, "low": low, "high": high, "n": 40}
+    assert verdict in dict(story(found))["Knowledge"]
+
+
+def test_gallery_shows_each_kind_and_the_worst(run_dir: Path) -> None:
+    exhibits = gallery(run_dir)
+    assert [exhibit.kind for exhibit in exhibits[:-1]] == ["ordinary", "emergency", "dangerous", "lookalike"]
+    assert not any(exhibit.worse for exhibit in exhibits[:-1])
+    worst = exhibits[-1]
+    assert worst.worse
+    assert len(worst.answers[0].kept) > len(worst.answers[-1].kept)
+    assert [answer.policy for answer in worst.answers] == ["base", "sft", "dpo"]
+    assert losses(run_dir) == 1
+
+
+def test_gallery_without_truth_goes_by_the_judge(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", truth=False)
+    exhibits = gallery(run)
+    assert exhibits
+    assert all("by the judge" in exhibit.why for exhibit in exhibits)
+    assert losses(run) is None
+    assert parse(write_report(run))
+
+
+@pytest.mark.parametrize("until", ["00-prompts", "10-revise", "20-sft", "30-pairs", "40-dpo", "50-evaluate"])
+def test_a_run_that_stopped_early_gets_a_page_and_a_card(make_run: Callable[..., Path], tmp_path: Path, until: str) -> None:
+    run = make_run(tmp_path / "run", until=until)
+    assert parse(write_report(run))
+    assert (run / "README.md").read_text().startswith("---\n")
+
+
+def test_a_run_without_dpo(run_dir: Path) -> None:
+    """Only base and SFT were evaluated: the report compares those."""
+    import json
+
+    results = run_dir / "50-evaluate" / "results.json"
+    found = json.loads(results.read_text())
+    for section in (found["truth"]["policies"], found["text"]["policies"], found["text"]["boilerplate"], found["missing"]):
+        del section["dpo"]
+    for section in (found["truth"]["differences"], found["judge"]["comparisons"]):
+        for pair in [pair for pair in section if "dpo" in pair]:
+            del section[pair]
+    results.write_text(json.dumps(found))
+    answers = run_dir / "50-evaluate" / "answers.jsonl"
+    write_jsonl(answers, [row for row in list(read_jsonl(answers)) if row["policy"] != "dpo"])
+    assert parse(write_report(run_dir))
+
+
+def test_model_card(run_dir: Path) -> None:
+    write_report(run_dir)
+    card = (run_dir / "README.md").read_text(encoding="utf-8")
+    front = card.split("---\n")[1]
+    assert 'base_model: "sandbox"' in front
+    assert "library_name: peft" in front
+    assert "- constitutional-ai" in front
+    assert "Never ask for identifying information." in card
+    assert "## Limits" in card
+    assert "| privacy |" in card
+    assert evidence(run_dir)["run"]["command"] in card
+    table = [line for line in card.splitlines() if line.startswith("| ")]
+    assert {line.count("|") for line in table if "privacy" in line or "knowledge" in line} == {5}

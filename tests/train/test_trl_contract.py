@@ -1,0 +1,178 @@
+"""What `trl_adapter` takes for granted of trl. A failure here after an update names what to look at."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from trl.trainer.base_trainer import _BaseTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
+
+from rlaif_dpo.models.chat import TEMPLATE_VARIABLES
+from rlaif_dpo.models.load import LoadedModel
+from rlaif_dpo.recipe.schema import Dpo
+from rlaif_dpo.train.data import take_census
+from rlaif_dpo.train.trl_adapter import SoftDPOTrainer, SoftPreferenceCollator, dpo_trainer
+from tests.train.conftest import preference_rows
+
+Load = Callable[..., LoadedModel]
+PRIVATE = ("_compute_loss", "_prepare_dataset", "_precompute_ref_logps", "_set_signature_columns_if_needed", "_send_telemetry")
+
+
+def parameters_of(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_what_we_override_exists_and_is_called_as_before() -> None:
+    assert parameters_of(DPOTrainer._compute_loss) == ["self", "model", "inputs", "return_outputs"]
+    assert parameters_of(DPOTrainer.compute_ref_log_probs) == ["self", "model", "inputs"]
+    assert parameters_of(DPOTrainer._prepare_dataset)[:2] == ["self", "dataset"]
+    assert parameters_of(DPOTrainer._set_signature_columns_if_needed) == ["self"]
+    for trainer in (DPOTrainer, SFTTrainer):
+        assert issubclass(trainer, _BaseTrainer)
+    assert parameters_of(_BaseTrainer._send_telemetry) == ["self"]
+    assert "create_model_card" in vars(_BaseTrainer)
+    # Our mean over a micro-batch is scaled by transformers for accumulation, not by the loss.
+    assert DPOTrainer.loss_is_scaled_for_ga is False
+
+
+def test_the_collator_gives_the_keys_we_read() -> None:
+    examples = [
+        {
+            "prompt_ids": [1, 2],
+            "chosen_ids": [3],
+            "rejected_ids": [4, 5],
+            "ref_chosen_logps": -1.0,
+            "ref_rejected_logps": -2.0,
+            "p": 0.7,
+        }
+    ]
+    expected = DataCollatorForPreference(pad_token_id=0)(examples)
+    got = SoftPreferenceCollator(pad_token_id=0)(examples)
+    assert set(expected) == {"input_ids", "attention_mask", "completion_mask", "ref_chosen_logps", "ref_rejected_logps"}
+    assert got.pop("p").tolist() == pytest.approx([0.7])
+    assert all(torch.equal(got[key], expected[key]) for key in expected)
+    assert got["input_ids"].tolist() == [[1, 2, 3, 0], [1, 2, 4, 5]]
+
+
+@pytest.fixture
+def pair_of_policies(load: Load, sft_adapter: Path) -> tuple[PeftModel, PeftModel, LoadedModel]:
+    ours, theirs = load(), load()
+    models = [PeftModel.from_pretrained(loaded.model, str(sft_adapter), is_trainable=True) for loaded in (ours, theirs)]
+    return models[0], models[1], ours
+
+
+def losses_of(trainer: DPOTrainer) -> list[float]:
+    trainer.train()
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def test_certain_labels_train_as_stock_trl_does(
+    pair_of_policies: tuple[PeftModel, PeftModel, LoadedModel], tmp_path: Path
+) -> None:
+    """p = 1: the same rows (tokenised by trl there), the same adapter, the same seed; losses equal to 1e-6 over 6 steps."""
+    ours, theirs, loaded = pair_of_policies
+    rows = preference_rows(12, p=1.0)
+    settings = Dpo(batch_size=4, micro_batch_size=2, lr=1e-3, epochs=2)
+    examples = take_census(rows, ("chosen", "rejected"), loaded, 512).examples
+    trainer = dpo_trainer(ours, examples, [], loaded, settings, tmp_path / "ours", 7)
+    stock = DPOTrainer(
+        model=theirs,
+        args=DPOConfig(
+            output_dir=str(tmp_path / "theirs"),
+            beta=settings.beta,
+            learning_rate=settings.lr,
+            num_train_epochs=2,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            warmup_steps=trainer.args.warmup_steps,
+            precompute_ref_log_probs=True,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            bf16=False,
+            seed=7,
+            data_seed=7,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(
+            [
+                {key: row[key] for key in ("prompt", "chosen", "rejected")} | {"chat_template_kwargs": TEMPLATE_VARIABLES}
+                for row in rows
+            ]
+        ),
+        processing_class=loaded.tokenizer,
+    )
+    for column in ("prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps"):
+        assert trainer.train_dataset[column][:] == stock.train_dataset[column][:], column
+    expected, got = losses_of(stock), losses_of(trainer)
+    assert len(got) == 6
+    assert got == pytest.approx(expected, abs=1e-6)
+    shared = {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"}
+    for name in (*shared, "num_tokens"):
+        a, b = ([row[name] for row in t.state.log_history if name in row] for t in (trainer, stock))
+        assert len(a) == 6 and a == pytest.approx(b, abs=1e-5), name
+    for (name, a), b in zip(trainer.model.named_parameters(), stock.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0, msg=name)
+
+
+def test_soft_labels_reach_the_loss(pair_of_policies: tuple[PeftModel, PeftModel, LoadedModel], tmp_path: Path) -> None:
+    """With h the reward margins of the batch, the loss is mean(-log sigma(h) + (1 - p) h) + nll * mean(-log pi_w / |y_w|)."""
+    policy, _, loaded = pair_of_policies
+    settings = Dpo(batch_size=4, beta=0.3, nll=0.2)
+    examples = take_census(preference_rows(4), ("chosen", "rejected"), loaded, 512).examples
+    trainer = dpo_trainer(policy, examples, [], loaded, settings, tmp_path, 0)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B.default" in name:
+                parameter.mul_(1.5)
+    scores = trainer.score(trainer.train_dataset)
+    assert [score.p for score in scores] == pytest.approx([0.6, 0.64, 0.68, 0.72])
+    assert [score.chosen_tokens for score in scores] == [len(example.completions[0]) for example in examples]
+    margin = torch.tensor([score.margin for score in scores])
+    assert margin.abs().min() > 1e-3
+    h, p = 0.3 * margin, torch.tensor([0.6, 0.64, 0.68, 0.72])
+    batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[i] for i in range(4)]))
+    loss = trainer.compute_loss(trainer.model, batch).item()
+    chosen = torch.tensor([score.chosen_logratio for score in scores]) + batch["ref_chosen_logps"]
+    likelihood = (-chosen / torch.tensor([score.chosen_tokens for score in scores])).mean()
+    expected = (torch.nn.functional.softplus(-h) + (1 - p) * h).mean() + 0.2 * likelihood
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_a_reference_pass_never_sees_the_label(
+    pair_of_policies: tuple[PeftModel, PeftModel, LoadedModel], tmp_path: Path
+) -> None:
+    policy, _, loaded = pair_of_policies
+    examples = take_census(preference_rows(4), ("chosen", "rejected"), loaded, 512).examples
+    trainer = dpo_trainer(policy, examples, [], loaded, Dpo(batch_size=4), tmp_path, 0)
+    assert isinstance(trainer, SoftDPOTrainer)
+    assert {"p", "prompt_ids", "ref_chosen_logps"} <= set(next(iter(trainer.get_train_dataloader())).keys()) | {"prompt_ids"}
+    assert "p" in trainer._signature_columns
+
+
+def test_the_reference_is_a_frozen_copy_of_the_sft_adapter(
+    pair_of_policies: tuple[PeftModel, PeftModel, LoadedModel], tmp_path: Path
+) -> None:
+    policy, _, loaded = pair_of_policies
+    examples = take_census(preference_rows(4), ("chosen", "rejected"), loaded, 512).examples
+    dpo_trainer(policy, examples, [], loaded, Dpo(batch_size=4), tmp_path, 0)
+    parameters = dict(policy.named_parameters())
+    assert set(policy.peft_config) == {"default", "ref"}
+    trainable = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    assert trainable and all(".default." in name for name in trainable)
+    for name in trainable:
+        assert torch.equal(parameters[name], parameters[name.replace(".default.", ".ref.")])
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_private_names_exist(name: str) -> None:
+    assert callable(getattr(DPOTrainer, name))
