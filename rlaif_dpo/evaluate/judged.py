@@ -37,7 +37,7 @@ def judge_answers(
     path: Path,
     progress: Progress,
 ) -> Judged:
-    """Compare the later policy's answer (the first) with the earlier one's, under every principle of the "judge" phase that applies.
+    """Compare the later policy's answer (the first) with the earlier one's, under every "judge" principle that applies.
 
     Appends to the JSONL at `path` what it does not hold yet. Pairs with a missing answer are not compared.
     """

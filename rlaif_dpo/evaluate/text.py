@@ -39,7 +39,7 @@ def repetition(tokens: Sequence[str], n: int = 4) -> float:
 
 
 def text_statistics(answers: Sequence[Row]) -> dict[str, Any]:
-    """Of one policy's answers: length in words and tokens, distinct-1 and -2, repetition, and the share that ended by itself (EOS).
+    """Of one policy's answers: length in words and tokens, distinct-1 and -2, repetition, and the share that ended with EOS.
 
     All None where there are no answers.
     """

@@ -59,9 +59,9 @@ def check_answers(prompts: Sequence[PromptRow], answers: Answers, truth: Truth) 
 def truth_results(prompts: Sequence[PromptRow], checks: Checks, draws: Array) -> dict[str, Any]:
     """{"policies": {policy: metrics}, "differences": {"later-earlier": metrics}}, every metric an `Estimate`.
 
-    `draws` is that of `bootstrap.draw` over `prompts`. Adherence is the mean over principles of the share of answers that keep it,
-    among prompts to which it applies: a principle that few prompts ask about weighs as much as any other. Differences are paired by
-    prompt.
+    `draws` is that of `bootstrap.draw` over `prompts`. Adherence is the mean over principles of the share of answers that keep
+    it, among prompts to which it applies: a principle that few prompts ask about weighs as much as any other. Differences are
+    paired by prompt.
     """
     import numpy as np
 

@@ -41,7 +41,7 @@ class Exhibit:
 
 
 def gallery(run: Path) -> list[Exhibit]:
-    """For each kind of prompt the one with the largest change for the better, then the one with the largest change for the worse, if any.
+    """For each kind of prompt the one that changed most for the better, then the one that changed most for the worse.
 
     Change is by ground truth (share of principles kept, last policy less base), or by the judge's p where there is no truth.
     """

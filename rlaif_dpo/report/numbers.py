@@ -44,7 +44,7 @@ def duration(seconds: float | None) -> str:
     """8.4 s; 3 min 12 s; 2 h 05 min."""
     if seconds is None:
         return NONE
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -7,6 +7,7 @@ from rlaif_dpo.report.numbers import duration, interval, number, percent, points
 
 SHOWN = {"base": "base", "sft": "SFT", "dpo": "DPO"}
 DROPPED = ("dropped: ", "rejected: ")
+LAST_STAGE = "50-evaluate"
 
 
 def shown(policy: str) -> str:
@@ -14,16 +15,18 @@ def shown(policy: str) -> str:
     return SHOWN.get(policy, policy)
 
 
-def lede(run: Mapping[str, Any]) -> str:
-    """What the run did, in one sentence; empty where it is not known."""
+def lede(found: Mapping[str, Any]) -> str:
+    """What the run did, in a sentence or two; empty where it is not known."""
+    run, stages = found["run"], list(found["seconds_by_stage"])
     if not run["model"] or not run["constitution"]:
         return ""
     count = len(run["constitution"]["principles"])
-    return (
-        f"{run['model']['path']} was taught the constitution “{run['constitution']['name']}” ({count} "
-        f"principle{'' if count == 1 else 's'}) without human labels: first from its own critiques and revisions (SFT), "
-        "then from an AI judge's preferences (DPO)."
-    )
+    principles = f"the constitution “{run['constitution']['name']}” ({count} principle{'' if count == 1 else 's'})"
+    how = "first from its own critiques and revisions (SFT), then from an AI judge's preferences (DPO)."
+    if LAST_STAGE in stages:
+        return f"{run['model']['path']} was taught {principles} without human labels: {how}"
+    stopped = f"The run is not finished; the last stage done is {stages[-1]}." if stages else "No stage is finished yet."
+    return f"{run['model']['path']} is to be taught {principles} without human labels: {how} {stopped}"
 
 
 def story(found: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -115,11 +118,11 @@ def _judged(judge: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     rates = {name: rate["win_rate"] for name, rate in comparison["by_principle"].items() if rate["win_rate"]["value"] is not None}
     best = max(rates, key=lambda name: rates[name]["value"])
     least = min(rates, key=lambda name: rates[name]["value"])
-    pooled = comparison["pooled"]
+    pooled, rate = comparison["pooled"], comparison["pooled"]["win_rate"]
     yield (
         "Judge",
-        f"The AI judge prefers {shown(pair.split('-')[0])} to base on {percent(pooled['win_rate']['value'])} of prompts, ties counting "
-        f"half ({interval(pooled['win_rate'])}; {pooled['ties']} {'tie' if pooled['ties'] == 1 else 'ties'}), most under “{best}” ({percent(rates[best]['value'])}), "
+        f"The AI judge prefers {shown(pair.split('-')[0])} to base on {percent(rate['value'])} of prompts ({interval(rate)}; of "
+        f"{rate['n']}, {pooled['ties']} tied, counting half), most under “{best}” ({percent(rates[best]['value'])}), "
         f"least under “{least}” ({percent(rates[least]['value'])}).",
     )
 
@@ -160,11 +163,11 @@ def _labels(labels: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
         return
     histogram = labels["histogram"]
     sure = sum(n for edge, n in zip(histogram["edges"], histogram["counts"], strict=False) if edge >= 0.9)
-    sentence = f"The judge is at least 90 % sure of {percent(sure / labels['preferences'])} of the preferences (mean p {number(labels['mean_p'])})"
+    sentence = f"The judge is at least 90 % sure of {percent(sure / labels['preferences'])} of the preferences"
+    sentence += f" (mean p {number(labels['mean_p'])})"
     if labels["position_logit"] is not None:
-        sentence += (
-            f"; standing first pulled it by {number(labels['position_logit'])} logits, which judging both orders takes out"
-        )
+        logit = number(labels["position_logit"])
+        sentence += f"; standing first pulled it by {logit} logits, which judging both orders takes out"
     yield "Labels", f"{sentence}."
 
 

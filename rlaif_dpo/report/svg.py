@@ -1,4 +1,4 @@
-"""Charts as inline SVG: small functions from numbers to markup. Colours are classes: the page's style sets them for light and dark."""
+"""Charts as inline SVG: small functions from numbers to markup. Colours are classes that the page's style sets."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -124,7 +124,8 @@ def _tick(value: float, ticks: Sequence[float]) -> str:
 
 
 def _grid_line(y: float, text: str) -> str:
-    return f'<line class="gridline" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>{_text(LEFT - 6, y + 4, text, "end")}'
+    line = f'<line class="gridline" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>'
+    return line + _text(LEFT - 6, y + 4, text, "end")
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:

@@ -59,7 +59,7 @@ def write_report(run_dir: Path | str) -> Path:
     lock = run / "constitution.lock.yaml"
     facts: dict[str, Any] = {
         **found,
-        "lede": lede(found["run"]),
+        "lede": lede(found),
         "story": story(found),
         "constitution": load_constitution(lock) if lock.exists() else None,
         "policies": policies(found["truth"] or (found["text"] or {}).get("policies", {})),
@@ -86,7 +86,8 @@ def _render(template: str, facts: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     helpers: Sequence[Callable[..., Any]] = (
-        numbers.percent, numbers.points, numbers.interval, numbers.points_interval, numbers.number, numbers.duration, shown, drops, bar,
+        numbers.percent, numbers.points, numbers.interval, numbers.points_interval, numbers.number, numbers.duration,
+        shown, drops, bar,
     )  # fmt: skip
     environment.globals.update({helper.__name__: helper for helper in helpers})
     return environment.get_template(template).render(facts)

@@ -1,4 +1,4 @@
-"""What the sandbox model is taught: to answer carelessly, to critique and revise under a principle, and to judge.
+"""What the sandbox model is taught: to answer carelessly, to repeat an answer, to critique and revise, and to judge.
 
 A lesson is a set of conversations that begin alike (one draft criticised under several principles, one pair judged under
 many), so that training can run their common prefix once. The prompts are those of the pipeline, made by its own templates.
@@ -10,8 +10,9 @@ from typing import Literal
 
 from rlaif_dpo.constitution.schema import derive
 from rlaif_dpo.judges.templates import OPTIONS, compare_messages
-from rlaif_dpo.messages import Message, assistant
+from rlaif_dpo.messages import Message, assistant, user
 from rlaif_dpo.revise.templates import NO_PROBLEM, critique_messages, revision_messages
+from rlaif_dpo.sandbox import vocabulary as words
 from rlaif_dpo.sandbox import world
 from rlaif_dpo.sandbox.wordings import WORDINGS, known_wordings, unknown_wordings
 
@@ -34,18 +35,12 @@ class Conversation:
 
 
 Lesson = tuple[Conversation, ...]
-Kind = Literal["answer", "revise", "judge"]
+Kind = Literal["answer", "repeat", "revise", "judge"]
 
 
-def draw_lesson(rng: random.Random, kind: Kind, invented: float = 0.0) -> Lesson:
-    """One lesson of a kind. A share `invented` of the critique and judging lessons is about facts that can only be copied from the draft."""
-    match kind:
-        case "answer":
-            return _answer_lesson(rng)
-        case "revise":
-            return _revise_lesson(rng, invented)
-        case "judge":
-            return _judge_lesson(rng, invented)
+def draw_lesson(rng: random.Random, kind: Kind) -> Lesson:
+    """One lesson of a kind."""
+    return {"answer": _answer_lesson, "repeat": _repeat_lesson, "revise": _revise_lesson, "judge": _judge_lesson}[kind](rng)
 
 
 def draw_wording(rng: random.Random, principle: str, held_out: bool = False) -> str:
@@ -61,10 +56,22 @@ def _answer_lesson(rng: random.Random) -> Lesson:
     return (Conversation(messages, taught=len(row.messages)),)
 
 
-def _revise_lesson(rng: random.Random, invented: float) -> Lesson:
+def _repeat_lesson(rng: random.Random) -> Lesson:
+    """An answer said once more, over the whole world: how to carry a fact from the draft into another text."""
+    row = world.draw_prompt(rng)
+    text = world.render(row.facts, world.draw_answer(rng, row.facts["kind"], rng.choice(DRAFT_QUALITIES)))
+    talk: tuple[Message, ...] = ()
+    if rng.random() < 0.5:
+        remark, reply = rng.choice(words.SMALL_TALK)
+        talk = (user(remark), assistant(reply))
+    dialogue = (*row.messages, assistant(text), *talk, user(rng.choice(words.REPEAT_REQUESTS)))
+    return (Conversation((*dialogue, assistant(text)), taught=len(dialogue)),)
+
+
+def _revise_lesson(rng: random.Random) -> Lesson:
     """One draft under several principles. A principle that is kept, does not apply or is unknown leaves it unchanged."""
     kind = rng.choice(list(world.KINDS))
-    row = world.draw_prompt(rng, held_out=False, kind=kind, invented=invented > 0 and rng.random() < invented)
+    row = world.draw_prompt(rng, held_out=False, kind=kind)
     answer = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     draft = world.render(row.facts, answer)
     conversations = []
@@ -80,10 +87,10 @@ def _revise_lesson(rng: random.Random, invented: float) -> Lesson:
     return tuple(conversations)
 
 
-def _judge_lesson(rng: random.Random, invented: float) -> Lesson:
+def _judge_lesson(rng: random.Random) -> Lesson:
     """One pair of answers under every known principle and one unknown: a verdict where exactly one keeps it, else a tie."""
     kind = rng.choice(list(world.KINDS))
-    row = world.draw_prompt(rng, held_out=False, kind=kind, invented=invented > 0 and rng.random() < invented)
+    row = world.draw_prompt(rng, held_out=False, kind=kind)
     first = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     second = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     if kind != "dangerous" and rng.random() < 0.5:  # a contrast: more verdicts in a pair than two independent answers give

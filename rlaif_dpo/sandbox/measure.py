@@ -1,6 +1,7 @@
 """Measure the sandbox model against ground truth: `python -m rlaif_dpo.sandbox.measure`.
 
-Everything is asked through the pipeline's own engine, judge and prompt templates, at temperature 1, about subjects no lesson mentions.
+Everything is asked through the pipeline's own engine, judge and prompt templates, at temperature 1, about subjects that no
+critique, revision or judging lesson mentions.
 """
 
 import argparse
@@ -176,7 +177,7 @@ def _measure_judge(engine: Engine, seed: int, per_principle: int) -> dict[str, A
 
 
 def calibration_error(confidence: Sequence[tuple[float, bool]], bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al. 2015): |mean confidence - accuracy| over equal-width bins, weighted by their size."""
+    """Expected calibration error (Naeini et al. 2015): |mean confidence - accuracy| over equal bins, weighted by their size."""
     groups: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for value, correct in confidence:
         groups[min(int(value * bins), bins - 1)].append((value, correct))

@@ -28,7 +28,6 @@ OPTION_WEIGHT = 4.0  # a verdict is one token and must not drown among the words
 IGNORE = -100
 
 
-
 @dataclass(frozen=True)
 class Phase:
     """A part of training.
@@ -37,22 +36,19 @@ class Phase:
         steps: Optimiser steps.
         horizon: Tokens, in millions, at which the learning rate's cosine would reach its end.
         peak_lr: The highest learning rate.
-        invented: Share of critique and judging lessons whose facts are made up.
         mix: Share of each kind of lesson.
     """
 
     steps: int
     horizon: float
     peak_lr: float
-    invented: float
     mix: dict[Kind, float]
 
 
-# Judging is the hard task and gets most of the first phase, on true facts, which are easy to read. It leaves a model that recalls facts
-# where it should copy them from the draft; the second phase makes most of them up.
+# Judging is the hard task and gets most of the first phase. The second settles what is known of every subject, held-out ones too.
 PHASES = (
-    Phase(steps=2500, horizon=15.0, peak_lr=2e-3, invented=0.0, mix={"answer": 0.2, "revise": 0.3, "judge": 0.5}),
-    Phase(steps=2500, horizon=8.0, peak_lr=1.5e-3, invented=0.6, mix={"answer": 0.35, "revise": 0.4, "judge": 0.25}),
+    Phase(steps=2500, horizon=15.0, peak_lr=2e-3, mix={"answer": 0.2, "revise": 0.3, "judge": 0.5}),
+    Phase(steps=1600, horizon=5.0, peak_lr=1.2e-3, mix={"answer": 0.35, "repeat": 0.25, "revise": 0.25, "judge": 0.15}),
 )
 
 CHAT_TEMPLATE = (
@@ -63,7 +59,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True)
 class Packed:
-    """A lesson as one sequence: the common prefix, then each conversation's rest as a branch that sees only the prefix and itself."""
+    """A lesson as one sequence: the common prefix, then each conversation's rest, a branch that sees the prefix and itself."""
 
     ids: list[int]
     positions: list[int]
@@ -158,7 +154,7 @@ def loss_of(model: LlamaForCausalLM, batch: Sequence[Packed]) -> torch.Tensor:
     ids = tensor([row.ids for row in batch], 0, torch.long)
     positions = tensor([row.positions for row in batch], 0, torch.long)
     branches = tensor([row.branches for row in batch], -1, torch.long)
-    # the token at t is predicted at t - 1, which may be the last of the shared prefix: none of our targets is (a turn's head precedes it)
+    # A target is predicted from the token before it, which is of its own branch: a turn's head precedes every taught token.
     labels = tensor([row.labels for row in batch], IGNORE, torch.long)[:, 1:]
     other = tensor([row.other_labels for row in batch], IGNORE, torch.long)[:, 1:]
     weights = tensor([row.weights for row in batch], 0.0, torch.float32)[:, 1:]
@@ -234,7 +230,7 @@ def _batches(tokenizer: PreTrainedTokenizerFast, rng: random.Random, phase: Phas
     """A pool of lessons as batches of one kind each, sorted by length within the pool, in random order."""
     batches: list[tuple[str, list[Packed]]] = []
     for kind, share in phase.mix.items():
-        lessons = (draw_lesson(rng, kind, phase.invented) for _ in range(int(POOL * share)))
+        lessons = (draw_lesson(rng, kind) for _ in range(int(POOL * share)))
         pool = sorted((pack(tokenizer, lesson) for lesson in lessons), key=lambda row: len(row.ids))
         batch: list[Packed] = []
         for row in pool:

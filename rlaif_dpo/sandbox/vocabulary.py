@@ -74,7 +74,9 @@ PLACES = ("in the fridge", "in a dark cupboard", "in a dry drawer", "at room tem
 TIMES = ("at breakfast", "at noon", "at bedtime", "after dinner")
 MIXERS = ("apple juice", "yogurt", "mashed banana", "cold milk")
 RENEWALS = ("by phone", "at the clinic desk", "at any pharmacy", "on the patient website")
-_NAMES = "dormel zanvex kortin pelinor vastrin lomadex quillon mirabex tolvane serapin nexalor brivin calmeron ostrex fendalin".split()
+_NAMES = (
+    "dormel zanvex kortin pelinor vastrin lomadex quillon mirabex tolvane serapin nexalor brivin calmeron ostrex fendalin"
+).split()
 DRUGS = tuple(
     Drug(name, PLACES[i % 4], TIMES[(i // 2) % 4], MIXERS[(i * 3 + 1) % 4], RENEWALS[(i // 3 + i) % 4])
     for i, name in enumerate(_NAMES)
@@ -124,8 +126,9 @@ GREETINGS = (
     ("Good morning, is anybody there?", "Good morning, what can I do for you?"),
     ("Hi, I have a question.", "Hi, please go ahead."),
 )
-# of which words are made that mean nothing
-SYLLABLES = "ba ce di fo gu la me ni po ru sa te vi wo zu bran clim dros flen grit lop mar nex pul quin ras sten tor vel zan".split()
+# turns of small talk that may stand between an answer and the request to repeat it
+SMALL_TALK = (("Thank you.", "You are welcome."), ("Are you sure?", "Yes."), ("Just a moment.", "Take your time."))
+REPEAT_REQUESTS = ("Please repeat your last reply.", "Say that again, please.", "Write the last reply once more.")
 
 ACKNOWLEDGEMENTS = ("I am sorry to hear that.", "That sounds hard.", "I understand your worry.")
 SOURCES = ("the Mayo Clinic", "the NHS", "the CDC")

@@ -118,7 +118,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# Sentences about things no reply of this world contains: to the model a principle it cannot judge. The last six nouns are held out.
+# Things no reply of this world contains: a principle about them cannot be judged. The last six nouns are held out.
 HELD_OUT_NOUNS = 6
 UNKNOWN_NOUNS = tuple(
     "weather;music;a joke;the moon;football;a poem;history;colors;birds;a proverb;money;taxes;the law;politics;trains;flowers;"

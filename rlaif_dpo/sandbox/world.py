@@ -60,16 +60,14 @@ def prompts(count: int, seed: int, held_out: bool | None = None) -> list[PromptR
     raise ValueError(f"the sandbox world has fewer than {count} distinct prompts (found {len(rows)})")
 
 
-def draw_prompt(
-    rng: random.Random, held_out: bool | None = None, kind: str | None = None, invented: bool = False
-) -> PromptRow:
-    """One prompt with its facts. With `invented`, its drug or the advice is made up on the spot, so that it can only be copied, not known."""
+def draw_prompt(rng: random.Random, held_out: bool | None = None, kind: str | None = None) -> PromptRow:
+    """One prompt with its facts."""
     kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
     facts: dict[str, Any] = {"world": "sandbox", "kind": kind}
     if kind in ("ordinary", "emergency"):
-        text = _complaint_question(rng, kind, held_out, invented, facts)
+        text = _complaint_question(rng, kind, held_out, facts)
     else:
-        text = _drug_question(rng, kind, held_out, invented, facts)
+        text = _drug_question(rng, kind, held_out, facts)
     messages: tuple[Message, ...] = (user(text),)
     if rng.random() < MULTI_TURN_SHARE:
         opening, reply = rng.choice(words.GREETINGS)
@@ -134,29 +132,16 @@ def fault(facts: Mapping[str, Any], answer: Answer, principle: str) -> str:
     }[principle]
 
 
-def invent_phrase(rng: random.Random) -> str:
-    """One to three words, some of them of this world and some of none."""
-    taught = _part(words.SYMPTOMS, words.HELD_OUT_SYMPTOMS, False) + _part(words.EMERGENCIES, words.HELD_OUT_EMERGENCIES, False)
-    known = [word for c in taught for word in f"{c.condition} {c.advice}".split()]
-    return " ".join(_invent_word(rng) if rng.random() < 0.4 else rng.choice(known) for _ in range(rng.randint(1, 3)))
-
-
-def _invent_word(rng: random.Random) -> str:
-    return "".join(rng.choice(words.SYLLABLES) for _ in range(rng.randint(2, 3)))
-
-
 def _render_dangerous(facts: Mapping[str, Any], answer: Answer) -> str:
     if "explain-refusals" in answer.kept:
         return f"{words.REFUSAL}, {answer.reason.format(drug=facts['drug'])}. {answer.alternative}"
     return f"{words.REFUSAL}." if "no-harm" in answer.kept else str(facts["compliance"])
 
 
-def _complaint_question(rng: random.Random, kind: str, held_out: bool | None, invented: bool, facts: dict[str, Any]) -> str:
+def _complaint_question(rng: random.Random, kind: str, held_out: bool | None, facts: dict[str, Any]) -> str:
     ordinary = kind == "ordinary"
     pool = words.SYMPTOMS if ordinary else words.EMERGENCIES
     complaint = rng.choice(_part(pool, words.HELD_OUT_SYMPTOMS if ordinary else words.HELD_OUT_EMERGENCIES, held_out))
-    if invented:
-        complaint = complaint._replace(condition=invent_phrase(rng), advice=invent_phrase(rng))
     fact = f"Try {complaint.advice}" if ordinary else f"Until help comes, {complaint.advice}"
     facts |= {"complaint": complaint.name, "condition": complaint.condition, "fact": fact}
     who = rng.choice(words.PATIENTS)
@@ -170,10 +155,8 @@ def _complaint_question(rng: random.Random, kind: str, held_out: bool | None, in
     )
 
 
-def _drug_question(rng: random.Random, kind: str, held_out: bool | None, invented: bool, facts: dict[str, Any]) -> str:
+def _drug_question(rng: random.Random, kind: str, held_out: bool | None, facts: dict[str, Any]) -> str:
     drug = rng.choice(_part(words.DRUGS, words.HELD_OUT_DRUGS, held_out))
-    if invented:
-        drug = words.Drug(*(invent_phrase(rng) if field else _invent_word(rng) for field in range(len(drug))))
     complaint = rng.choice(_part(words.SYMPTOMS, words.HELD_OUT_SYMPTOMS, held_out)).name
     asker, their = rng.choice(words.ASKERS)
     requests = words.DANGEROUS_REQUESTS if kind == "dangerous" else words.LOOKALIKES

@@ -116,7 +116,7 @@ def evaluate(
 
 
 def test_truth_and_judge_say_what_the_script_does(tmp_path: Path) -> None:
-    """dpo is kind to all 12 prompts, base to none: adherence 0 -> 1, over both principles ("rare" only on the 4 dangerous prompts)."""
+    """dpo is kind to all 12 prompts, base to none: adherence 0 -> 1 over both principles ("rare": the 4 dangerous prompts)."""
     results, _, _ = evaluate(tmp_path)
     policies, differences = results["truth"]["policies"], results["truth"]["differences"]
     assert policies["base"]["adherence"]["value"] == 0

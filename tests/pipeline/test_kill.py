@@ -39,7 +39,7 @@ def _run(root: str) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows in an order of their own: which of two batches was written first is no part of the promise. Clock times are none either."""
+    """The rows without clock times, in an order of their own: which of two batches was written first is no part of the promise."""
     rows = [{k: v for k, v in row.items() if "seconds" not in k and "runtime" not in k} for row in read_jsonl(path)]
     return sorted(rows, key=lambda row: json.dumps([row.get("id"), row.get("step"), row], sort_keys=True))
 

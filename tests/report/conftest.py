@@ -82,18 +82,19 @@ def _check(rng: random.Random, prompt: PromptRow, policy: str) -> Found:
 
 
 def _verdict(principle: str, p: float, rng: random.Random) -> dict:
-    logit = math.log(p / (1 - p))
+    logprobs = [math.log(p), math.log(1 - p)]
     return {
-        "principle_id": principle, "weight": 1.0, "p": p, "logprobs_ab": [math.log(p), math.log(1 - p)],
-        "logprobs_ba": [math.log(p), math.log(1 - p)], "mass_ab": 0.97, "mass_ba": 0.95, "position_logit": rng.gauss(0.3, 0.2) + 0 * logit,
+        "principle_id": principle, "weight": 1.0, "p": p, "logprobs_ab": logprobs, "logprobs_ba": logprobs,
+        "mass_ab": 0.97, "mass_ba": 0.95, "position_logit": rng.gauss(0.3, 0.2),
     }  # fmt: skip
 
 
 def _judgment(row_id: str, p: float, rng: random.Random, principles: tuple[str, ...] = tuple(TEXTS)) -> dict:
     near = [min(max(p + rng.gauss(0, 0.1), 0.02), 0.98) for _ in principles]
+    verdicts = [_verdict(name, q, rng) for name, q in zip(principles, near, strict=True)]
     return {
-        "id": row_id, "p": p, "verdicts": [_verdict(name, q, rng) for name, q in zip(principles, near, strict=True)], "judge": "sandbox",
-        "source": "logprob", "tokens": 640, "rationale": None, "cost_usd": 0.0, "error": None,
+        "id": row_id, "p": p, "verdicts": verdicts, "judge": "sandbox", "source": "logprob", "tokens": 640,
+        "rationale": None, "cost_usd": 0.0, "error": None,
     }  # fmt: skip
 
 
@@ -180,7 +181,8 @@ def _make_run(run: Path, until: str = "50-evaluate", truth: bool = True) -> Path
     _stage(run / "00-prompts", 0.4, revise=240, pairs=240, evaluate=40, **{"dropped: duplicate": 3})
     _stage(
         run / "10-revise", 61.0, prompts=240, drafts=240, critiques=960, flagged=512, revisions=960, changed=498, rows=240,
-        **{"rejected: no end of sequence": 2, "rejected: unchanged though flagged": 26, "rejected: empty": 0}, kept=212, helpfulness=0, written=212,
+        **{"rejected: no end of sequence": 2, "rejected: unchanged though flagged": 26, "rejected: empty": 0},
+        kept=212, helpfulness=0, written=212,
     )  # fmt: skip
     if until >= "20-sft":
         _stage(run / "20-sft", 38.2)
@@ -201,7 +203,8 @@ def _make_run(run: Path, until: str = "50-evaluate", truth: bool = True) -> Path
         _stage(run / "40-dpo", 95.5)
         rows = [
             {
-                "step": s, "loss": 0.35 + 0.343 * math.exp(-s / 25), "rewards/margins": 2.1 * (1 - math.exp(-s / 30)) + rng.gauss(0, 0.05),
+                "step": s, "loss": 0.35 + 0.343 * math.exp(-s / 25),
+                "rewards/margins": 2.1 * (1 - math.exp(-s / 30)) + rng.gauss(0, 0.05),
                 "rewards/accuracies": min(1.0, 0.5 + 0.4 * (1 - math.exp(-s / 8)) + rng.gauss(0, 0.03)),
                 "logps/chosen": -14 - s / 40 + rng.gauss(0, 0.3), "logps/rejected": -15 - s / 6 + rng.gauss(0, 0.3),
             }

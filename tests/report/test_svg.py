@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -20,7 +21,7 @@ def test_ticks_are_round_and_span_the_data(low: float, high: float, ticks: list[
     assert found[0] <= low
     assert found[-1] >= high
     assert 2 <= len(found) <= 7
-    steps = {round(b - a, 9) for a, b in zip(found, found[1:], strict=False)}
+    steps = {round(b - a, 9) for a, b in pairwise(found)}
     assert len(steps) == 1
     assert float(f"{steps.pop():e}".split("e")[0]) in (1, 2, 5)
 

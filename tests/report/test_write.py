@@ -1,6 +1,8 @@
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,7 +81,7 @@ def test_accessible(run_dir: Path) -> None:
     assert {a["href"][1:] for tag, a in page.tags if tag == "a"} <= ids
     headings = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
     assert headings[0] == 1
-    assert all(after - before <= 1 for before, after in zip(headings, headings[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(headings))
 
 
 def test_colours_have_contrast() -> None:
@@ -154,13 +156,13 @@ def test_gallery_without_truth_goes_by_the_judge(make_run: Callable[..., Path], 
 def test_a_run_that_stopped_early_gets_a_page_and_a_card(make_run: Callable[..., Path], tmp_path: Path, until: str) -> None:
     run = make_run(tmp_path / "run", until=until)
     assert parse(write_report(run))
-    assert (run / "README.md").read_text().startswith("---\n")
+    card = (run / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert ("not finished" in card) == (until != "50-evaluate")
 
 
 def test_a_run_without_dpo(run_dir: Path) -> None:
     """Only base and SFT were evaluated: the report compares those."""
-    import json
-
     results = run_dir / "50-evaluate" / "results.json"
     found = json.loads(results.read_text())
     for section in (found["truth"]["policies"], found["text"]["policies"], found["text"]["boilerplate"], found["missing"]):
