@@ -11,7 +11,7 @@ Row = dict[str, Any]
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
-    """The whole rows of a JSONL file, in order; none if it does not exist. A torn last line (a kill while it was written) is skipped."""
+    """The whole rows of a JSONL file, in order; none if it does not exist. A last line torn by a kill is skipped."""
     if not path.exists():
         return
     with path.open("rb") as file:

@@ -154,7 +154,8 @@ def _measure_judge(engine: Engine, seed: int, per_principle: int) -> dict[str, A
     had = {key: value for key, value in p.items() if value is not None}
     right: dict[str, list[bool]] = defaultdict(list)
     confidence: list[tuple[float, bool]] = []
-    ties, unknown = [], []
+    ties: list[float] = []
+    unknown: list[float] = []
     for key, value in had.items():
         principle, sign = gold[key]
         if sign:

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from rlaif_dpo.judges.templates import OPTIONS
 from rlaif_dpo.messages import Message
 from rlaif_dpo.sandbox.lessons import Conversation, Kind, Lesson, draw_lesson
 from rlaif_dpo.seeding import derive_rng
@@ -115,7 +116,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, conversation: Conversation) -> tu
     ids: list[int] = []
     labels: list[int] = []
     other: list[int] = []
-    option_ids = tokenizer.convert_tokens_to_ids(["A", "B"])
+    option_ids = _option_ids(tokenizer)
     for index, message in enumerate(conversation.messages):
         head, body, tail = _turn(tokenizer, message)
         taught = index >= conversation.taught and message["role"] == "assistant"
@@ -133,7 +134,7 @@ def pack(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> Packed:
     rows = [encode(tokenizer, conversation) for conversation in lesson]
     shared = _common_prefix([ids for ids, _, _ in rows]) if len(rows) > 1 else 0
     packed = Packed(rows[0][0][:shared], list(range(shared)), [0] * shared, [IGNORE] * shared, [IGNORE] * shared, [0.0] * shared)
-    options = set(tokenizer.convert_tokens_to_ids(["A", "B"]))
+    options = set(_option_ids(tokenizer))
     for branch, (ids, labels, other) in enumerate(rows, start=1):
         packed.ids.extend(ids[shared:])
         packed.positions.extend(range(shared, len(ids)))
@@ -248,6 +249,11 @@ def _turn(tokenizer: PreTrainedTokenizerFast, message: Message) -> tuple[list[in
     texts = (f"<|im_start|>{message['role']}\n", f"{message['content']}<|im_end|>", "\n")
     head, body, tail = (tokenizer(text, add_special_tokens=False).input_ids for text in texts)
     return head, body, tail
+
+
+def _option_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[option] for option in OPTIONS]
 
 
 def _common_prefix(rows: Sequence[Sequence[int]]) -> int:

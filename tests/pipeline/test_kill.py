@@ -21,7 +21,8 @@ OVERRIDES = [
     "evaluate.bootstrap=50",
 ]  # fmt: skip
 DATA = (
-    "prompts.jsonl", "10-revise/drafts.jsonl", "10-revise/critiques.jsonl", "10-revise/revisions.jsonl", "10-revise/rejected.jsonl",
+    "prompts.jsonl",
+    "10-revise/drafts.jsonl", "10-revise/critiques.jsonl", "10-revise/revisions.jsonl", "10-revise/rejected.jsonl",
     "10-revise/sft.jsonl", "20-sft/metrics.jsonl", "30-pairs/candidates.jsonl", "30-pairs/judgments.jsonl",
     "30-pairs/preferences.jsonl", "30-pairs/dropped.jsonl", "40-dpo/metrics.jsonl", "50-evaluate/answers.jsonl",
     "50-evaluate/judgments.jsonl",
@@ -39,7 +40,7 @@ def _run(root: str) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows without clock times, in an order of their own: which of two batches was written first is no part of the promise."""
+    """The rows without clock times, in an order of their own: which of two batches came first is no part of the promise."""
     rows = [{k: v for k, v in row.items() if "seconds" not in k and "runtime" not in k} for row in read_jsonl(path)]
     return sorted(rows, key=lambda row: json.dumps([row.get("id"), row.get("step"), row], sort_keys=True))
 
