@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TaskID, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
@@ -22,9 +22,13 @@ def terminal_progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield PlainProgress()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Bars(*columns(), console=Console(stderr=True), transient=True) as bars:
         yield RichProgress(bars)
+
+
+def columns() -> tuple[ProgressColumn, ...]:
+    """Name, bar, rows, and how fast: at most 80 characters for the names and speeds that occur."""
+    return (TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
 
 
 class Meter:

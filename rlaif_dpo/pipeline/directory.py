@@ -1,5 +1,6 @@
 """The run directory: what was asked, what happened, what is finished. Readable with `less`, safe under `kill -9`."""
 
+import errno
 import fcntl
 import json
 import os
@@ -129,10 +130,8 @@ class RunDirectory:
                     f"{self.path}: process {holder} is writing this run; wait for it, stop it, or give the run another name=..."
                 ) from None
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            os.write(file.fileno(), str(os.getpid()).encode())
             yield
-            file.truncate(0)
 
 
 def create(path: Path) -> RunDirectory:
@@ -172,7 +171,7 @@ def disk_full(path: Path, error: BaseException) -> UserError | None:
     """The error to show when `error`, or what caused it, is a full disk; else None."""
     cause: BaseException | None = error
     while cause is not None:
-        if getattr(cause, "errno", None) in (28, 122) or "No space left on device" in str(cause):  # ENOSPC, EDQUOT
+        if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(cause):
             return UserError(f"{path}: disk full, nothing is lost; free space and run the same command to go on")
         cause = cause.__cause__ or cause.__context__
     return None

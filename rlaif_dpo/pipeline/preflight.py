@@ -11,7 +11,7 @@ from rlaif_dpo.errors import UserError
 from rlaif_dpo.judges.criteria import criteria_for
 from rlaif_dpo.pipeline.checks import check_recipe
 from rlaif_dpo.pipeline.directory import RunDirectory
-from rlaif_dpo.pipeline.stages import PHASES, STAGES
+from rlaif_dpo.pipeline.stages import PHASES, PROMPTS, STAGES
 from rlaif_dpo.pipeline.state import stage_status
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe import Recipe
@@ -63,7 +63,7 @@ class Plan:
     Attributes:
         name: Of the run.
         path: Where it would be.
-        stages: What would be done, stage by stage. Stages after one that runs follow from its output and cannot be foretold.
+        stages: What would be done, in order. What follows a stage that is redone is skipped after all if its input stays the same.
         phases: Prompts and work by phase.
         dropped: Prompts of the source that are not usable, by reason.
         context_length: Of the model, in tokens.
@@ -162,7 +162,13 @@ def _phase(
 
 def _stages(recipe: Recipe, constitution: Constitution, directory: RunDirectory) -> tuple[StagePlan, ...]:
     plans = []
+    remade: dict[str, str] = {}
     for stage in STAGES:
         found = stage_status(stage, directory, recipe, constitution)
-        plans.append(StagePlan(stage.name, ACTIONS[found.state], found.changed))
+        reads = {*stage.inputs, *([PROMPTS] if stage.phase else [])}
+        follows = tuple(f"follows {remade[name]}" for name in sorted(reads & remade.keys()))
+        action = "redo" if found.state == "finished" and follows else ACTIONS[found.state]
+        plans.append(StagePlan(stage.name, action, found.changed or (follows if action == "redo" else ())))
+        if action != "skip":
+            remade |= dict.fromkeys(stage.outputs, stage.name)
     return tuple(plans)

@@ -95,7 +95,11 @@ def run(
             directory.event("interrupted", at)
             raise
         except Exception as error:
-            raise _failed(directory, at, error) from error
+            with suppress(OSError):  # the disk that is full, or read-only, is the one the journal is on
+                directory.event("failed", at, error=type(error).__name__)
+            if (shown := _mendable(directory, error)) is not None:
+                raise shown from error
+            raise
     return Run(directory.path)
 
 
@@ -138,11 +142,8 @@ def _write_env(directory: RunDirectory, recipe: Recipe) -> None:
     directory.write_env(describe_hardware(recipe.model.dtype))
 
 
-def _failed(directory: RunDirectory, stage: str, error: Exception) -> Exception:
-    """Note the failure in the journal; the error to raise: a `UserError` where the user can mend it."""
-    shown = disk_full(directory.path, error)
-    if shown is None and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        shown = unwritable(directory.path, error)
-    with suppress(OSError):  # the disk that is full, or read-only, is the one the journal is on
-        directory.event("failed", stage, error=type(error).__name__)
-    return shown or error
+def _mendable(directory: RunDirectory, error: Exception) -> UserError | None:
+    """What to tell the user of a full or read-only disk; None for other errors."""
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return unwritable(directory.path, error)
+    return disk_full(directory.path, error)

@@ -7,9 +7,11 @@ import argparse
 import math
 import random
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -31,26 +33,18 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of training.
+    """A part of training: so many million tokens with this share of each kind of lesson."""
 
-    Attributes:
-        steps: Optimiser steps.
-        horizon: Tokens, in millions, at which the learning rate's cosine would reach its end.
-        peak_lr: The highest learning rate.
-        mix: Share of each kind of lesson.
-    """
-
-    steps: int
-    horizon: float
-    peak_lr: float
+    million_tokens: float
     mix: dict[Kind, float]
 
 
-# Judging is the hard task and gets most of the first phase. The second settles what is known of every subject, held-out ones too.
+# Revision first teaches to read and copy an answer; judging, the hard task, then builds on it and gets most of the rest.
 PHASES = (
-    Phase(steps=2500, horizon=15.0, peak_lr=2e-3, mix={"answer": 0.2, "revise": 0.3, "judge": 0.5}),
-    Phase(steps=1600, horizon=5.0, peak_lr=1.2e-3, mix={"answer": 0.35, "repeat": 0.25, "revise": 0.25, "judge": 0.15}),
+    Phase(3.0, {"answer": 0.25, "repeat": 0.2, "revise": 0.55}),
+    Phase(7.0, {"answer": 0.2, "repeat": 0.05, "revise": 0.25, "judge": 0.5}),
 )
+PEAK_LR = 2e-3
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -73,7 +67,7 @@ class Packed:
 def train_tokenizer(rng: random.Random) -> PreTrainedTokenizerFast:
     """A byte-level BPE of the world's words, with ChatML-like turns."""
     texts = []
-    for kind in PHASES[0].mix:
+    for kind in PHASES[-1].mix:
         for _ in range(2000):
             texts += ["\n".join(m["content"] for m in c.messages) for c in draw_lesson(rng, kind)]
     tokenizer = Tokenizer(models.BPE())
@@ -172,50 +166,37 @@ def loss_of(model: LlamaForCausalLM, batch: Sequence[Packed]) -> torch.Tensor:
     return -(weights * logp).sum() / weights.sum()
 
 
-def train(out: Path, seed: int, hidden: int, layers: int, first_phase: int = 0) -> None:
-    """Train phase by phase and write the model folder, now and then and after each.
-
-    A phase starts from the fp16 weights that the one before wrote, so training can also go on from a folder (`first_phase`).
-    """
+def train(out: Path, seed: int, hidden: int, layers: int) -> None:
+    """Train phase by phase under one learning-rate cosine and write the model folder, now and then and at the end."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(derive_rng(seed, "tokenizer"))
     model = build_model(tokenizer, hidden, layers)
     print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}", flush=True)
-    start = time.time()
-    for number, phase in enumerate(PHASES[first_phase:], start=first_phase):
-        if number:
-            model = LlamaForCausalLM.from_pretrained(out, dtype=torch.float32)
-        rng = derive_rng(seed, "lessons", number) if number else derive_rng(seed, "lessons")
-        _train_phase(model, tokenizer, phase, rng, out, start)
-        save(model, tokenizer, out)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
+    rng, budget, start = derive_rng(seed, "lessons"), sum(phase.million_tokens for phase in PHASES) * 1e6, time.time()
+    seen, step, recent = 0, 0, defaultdict[str, list[float]](list)
+    for number, phase in enumerate(PHASES):
+        end = sum(p.million_tokens for p in PHASES[: number + 1]) * 1e6
+        while seen < end:
+            for kind, batch in _batches(tokenizer, rng, phase):
+                warm, done = min(1.0, (step + 1) / 100), min(1.0, seen / budget)
+                for group in optimizer.param_groups:
+                    group["lr"] = PEAK_LR * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
+                loss = loss_of(model, batch)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                step, seen = step + 1, seen + sum(len(row.ids) for row in batch)
+                recent[kind].append(loss.item())
+                if step % 100 == 0:
+                    means = "  ".join(f"{kind} {fmean(losses):.4f}" for kind, losses in recent.items())
+                    print(f"{seen / 1e6:6.2f} M tokens  {time.time() - start:5.0f} s  step {step}  {means}", flush=True)
+                    recent.clear()
+                if step % 500 == 0:
+                    save(model, tokenizer, out)
+    save(model, tokenizer, out)
     print(f"done in {(time.time() - start) / 60:.0f} minutes -> {out}", flush=True)
-
-
-def _train_phase(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, phase: Phase, rng: random.Random, out: Path, start: float
-) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.peak_lr, betas=(0.9, 0.98), weight_decay=0.01)
-    seen, step = 0, 0
-    recent: dict[str, list[float]] = {kind: [] for kind in phase.mix}
-    model.train()
-    while step < phase.steps:
-        for kind, batch in _batches(tokenizer, rng, phase)[: phase.steps - step]:
-            warm, done = min(1.0, (step + 1) / 100), min(1.0, seen / phase.horizon / 1e6)
-            for group in optimizer.param_groups:
-                group["lr"] = phase.peak_lr * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
-            loss = loss_of(model, batch)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            step, seen = step + 1, seen + sum(len(row.ids) for row in batch)
-            recent[kind].append(loss.item())
-            if step % 100 == 0:
-                means = "  ".join(f"{k} {sum(v) / max(len(v), 1):.4f}" for k, v in recent.items())
-                print(f"{seen / 1e6:6.2f} M tokens  {time.time() - start:5.0f} s  step {step}  {means}", flush=True)
-                recent = {kind: [] for kind in phase.mix}
-            if step % 500 == 0:
-                save(model, tokenizer, out)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
@@ -271,9 +252,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--first-phase", type=int, default=0, help="go on from the weights in --out")
     args = parser.parse_args()
-    train(args.out, args.seed, args.hidden, args.layers, args.first_phase)
+    train(args.out, args.seed, args.hidden, args.layers)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
-"""The words of the sandbox world. Drugs, facts and habits are invented; nothing here is medical advice."""
+"""The words of the sandbox world. Complaints, drugs and facts are invented; nothing here is medical advice.
 
-from typing import NamedTuple
+Subjects are combinations (a sore elbow, dormel forte) and so are their facts. One in five is held out: the model meets
+it in plain questions and in requests to repeat an answer, but in no critique, revision or judging lesson.
+"""
+
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Complaint(NamedTuple):
@@ -11,53 +17,46 @@ class Complaint(NamedTuple):
     advice: str
 
 
-def _complaints(lines: str) -> tuple[Complaint, ...]:
-    return tuple(Complaint(*(part.strip() for part in line.split("|"))) for line in lines.strip().splitlines())
-
-
-# The last five symptoms and the last two emergencies are held out: the model knows their facts from plain questions,
-# but no critique, revision or judging lesson mentions them.
-HELD_OUT_SYMPTOMS = 5
-HELD_OUT_EMERGENCIES = 2
-HELD_OUT_DRUGS = 3
-
-SYMPTOMS = _complaints("""
-a headache | migraine | rest in a dark room
-a cough | bronchitis | honey tea
-a rash | eczema | aloe cream
-a fever | influenza | plenty of fluids
-back pain | muscle strain | gentle stretching
-an earache | otitis | a warm compress
-a toothache | caries | a salt rinse
-nausea | gastritis | ginger tea
-dizziness | vertigo | slow movements
-insomnia | stress | a regular bedtime
-heartburn | reflux | smaller meals
-leg cramps | dehydration | magnesium
-sneezing | hay fever | fresh air
-itching | dermatitis | oatmeal baths
-fatigue | anemia | iron rich food
-bloating | constipation | more fiber
-hiccups | irritation | deep breaths
-a blister | friction | a clean bandage
-a sprain | overuse | an ice pack
-a sunburn | overexposure | cool water
-a sore throat | laryngitis | warm broth
-red eyes | conjunctivitis | cold cucumber
-stiff knees | arthritis | swimming
-mouth sores | an ulcer | baking soda
-""")
-
-EMERGENCIES = _complaints("""
-crushing chest pain | a heart attack | sit still
-sudden numbness on one side | a stroke | lie down
-heavy bleeding | a torn vessel | press on the wound
-a seizure | epilepsy | clear the floor
-a swollen throat | anaphylaxis | loosen the collar
-a bad burn | a deep burn | run cold water
-trouble breathing | an asthma attack | sit upright
-a sudden collapse | cardiac arrest | start compressions
-""")
+# how it feels -> what it is
+FEELINGS = {
+    "a sore": "strain",
+    "a stiff": "arthritis",
+    "an itchy": "eczema",
+    "a swollen": "edema",
+    "a burning": "neuritis",
+    "a numb": "palsy",
+    "a shaky": "tremor",
+    "a dry": "dermatitis",
+}
+# where it is -> what helps
+PARTS = {
+    "elbow": "a warm compress",
+    "knee": "gentle stretching",
+    "neck": "a soft pillow",
+    "shoulder": "slow swimming",
+    "ankle": "an ice pack",
+    "wrist": "a light bandage",
+    "hip": "short walks",
+    "back": "a firm bed",
+    "foot": "wide shoes",
+    "hand": "aloe cream",
+    "scalp": "mild soap",
+    "lip": "honey balm",
+    "eyelid": "cold cucumber",
+    "throat": "ginger tea",
+    "tongue": "a salt rinse",
+    "heel": "a soft insole",
+}
+# what happened -> (what it is, what to do until help comes)
+ACCIDENTS = {
+    "heavy bleeding from the": ("torn vessel", "press on the"),
+    "a bad burn on the": ("deep burn", "run cold water over the"),
+    "a deep cut in the": ("open wound", "tie a cloth around the"),
+    "crushing pain in the": ("blocked artery", "rest the"),
+    "a sudden loss of feeling in the": ("stroke", "do not move the"),
+    "a broken bone in the": ("fracture", "put a splint on the"),
+}
+PLACES_OF_ACCIDENT = ("arm", "leg", "chest", "face", "shoulder", "hand", "neck")
 
 
 class Drug(NamedTuple):
@@ -70,17 +69,49 @@ class Drug(NamedTuple):
     renewal: str
 
 
-PLACES = ("in the fridge", "in a dark cupboard", "in a dry drawer", "at room temperature")
-TIMES = ("at breakfast", "at noon", "at bedtime", "after dinner")
-MIXERS = ("apple juice", "yogurt", "mashed banana", "cold milk")
-RENEWALS = ("by phone", "at the clinic desk", "at any pharmacy", "on the patient website")
-_NAMES = (
-    "dormel zanvex kortin pelinor vastrin lomadex quillon mirabex tolvane serapin nexalor brivin calmeron ostrex fendalin"
-).split()
-DRUGS = tuple(
-    Drug(name, PLACES[i % 4], TIMES[(i // 2) % 4], MIXERS[(i * 3 + 1) % 4], RENEWALS[(i // 3 + i) % 4])
-    for i, name in enumerate(_NAMES)
+# the drug -> (where it is kept, what it is mixed with)
+SUBSTANCES = {
+    "dormel": ("in the fridge", "apple juice"),
+    "zanvex": ("in a dark cupboard", "yogurt"),
+    "kortin": ("in a dry drawer", "mashed banana"),
+    "pelinor": ("at room temperature", "cold milk"),
+    "vastrin": ("in the fridge", "mashed banana"),
+    "lomadex": ("in a dark cupboard", "cold milk"),
+    "quillon": ("in a dry drawer", "apple juice"),
+    "mirabex": ("at room temperature", "yogurt"),
+}
+# its strength -> (when it is taken, how a prescription is renewed)
+STRENGTHS = {
+    "forte": ("at breakfast", "by phone"),
+    "mite": ("at noon", "at the clinic desk"),
+    "retard": ("at bedtime", "at any pharmacy"),
+    "plus": ("after dinner", "on the patient website"),
+}
+
+SYMPTOMS = tuple(
+    Complaint(f"{feeling} {part}", f"{part} {condition}", advice)
+    for feeling, condition in FEELINGS.items()
+    for part, advice in PARTS.items()
 )
+EMERGENCIES = tuple(
+    Complaint(f"{accident} {part}", f"a {part} {condition}", f"{aid} {part}")
+    for accident, (condition, aid) in ACCIDENTS.items()
+    for part in PLACES_OF_ACCIDENT
+)
+DRUGS = tuple(
+    Drug(f"{substance} {strength}", place, time, mixer, renewal)
+    for substance, (place, mixer) in SUBSTANCES.items()
+    for strength, (time, renewal) in STRENGTHS.items()
+)
+
+
+def part_of(pool: tuple[T, ...], held_out: bool | None) -> tuple[T, ...]:
+    """The held-out subjects of a pool (every fifth), the others, or (None) all.
+
+    No pool's rows have a multiple of five columns, so what is held out is combinations, never a word.
+    """
+    return pool if held_out is None else tuple(subject for i, subject in enumerate(pool) if (i % 5 == 3) == held_out)
+
 
 PATIENTS = ("I", "My mother", "My son", "My friend", "My neighbor", "My daughter", "My father", "My husband")
 DURATIONS = (

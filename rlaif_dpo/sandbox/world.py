@@ -7,7 +7,7 @@ the facts and a few free choices, so lessons, answers and ground truth all come 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from rlaif_dpo.messages import Message, assistant, user
 from rlaif_dpo.prompts.rows import PromptRow
@@ -24,7 +24,6 @@ APPLIES: Mapping[str, tuple[str, ...]] = {
     "lookalike": ("accuracy", "privacy", "plain-language"),
 }
 MULTI_TURN_SHARE = 0.12
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _render_dangerous(facts: Mapping[str, Any], answer: Answer) -> str:
 def _complaint_question(rng: random.Random, kind: str, held_out: bool | None, facts: dict[str, Any]) -> str:
     ordinary = kind == "ordinary"
     pool = words.SYMPTOMS if ordinary else words.EMERGENCIES
-    complaint = rng.choice(_part(pool, words.HELD_OUT_SYMPTOMS if ordinary else words.HELD_OUT_EMERGENCIES, held_out))
+    complaint = rng.choice(words.part_of(pool, held_out))
     fact = f"Try {complaint.advice}" if ordinary else f"Until help comes, {complaint.advice}"
     facts |= {"complaint": complaint.name, "condition": complaint.condition, "fact": fact}
     who = rng.choice(words.PATIENTS)
@@ -156,8 +155,8 @@ def _complaint_question(rng: random.Random, kind: str, held_out: bool | None, fa
 
 
 def _drug_question(rng: random.Random, kind: str, held_out: bool | None, facts: dict[str, Any]) -> str:
-    drug = rng.choice(_part(words.DRUGS, words.HELD_OUT_DRUGS, held_out))
-    complaint = rng.choice(_part(words.SYMPTOMS, words.HELD_OUT_SYMPTOMS, held_out)).name
+    drug = rng.choice(words.part_of(words.DRUGS, held_out))
+    complaint = rng.choice(words.part_of(words.SYMPTOMS, held_out)).name
     asker, their = rng.choice(words.ASKERS)
     requests = words.DANGEROUS_REQUESTS if kind == "dangerous" else words.LOOKALIKES
     question, reply = requests[rng.choice(list(requests))]
@@ -165,9 +164,3 @@ def _drug_question(rng: random.Random, kind: str, held_out: bool | None, facts: 
     fields = {**drug._asdict(), "drug": drug.name, "complaint": complaint, "i": asker, "their": their}
     facts |= {"drug": drug.name, "compliance" if kind == "dangerous" else "fact": reply.format(**fields)}
     return question.format(**fields)
-
-
-def _part(pool: tuple[T, ...], held_out_count: int, held_out: bool | None) -> tuple[T, ...]:
-    if held_out is None:
-        return pool
-    return pool[-held_out_count:] if held_out else pool[:-held_out_count]

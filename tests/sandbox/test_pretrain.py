@@ -13,7 +13,7 @@ def tokenizer():
     return train_tokenizer(derive_rng(0, "tokenizer"))
 
 
-@pytest.mark.parametrize("kind", list(PHASES[1].mix))
+@pytest.mark.parametrize("kind", list(PHASES[-1].mix))
 def test_lessons_are_encoded_as_the_chat_template_writes_them(tokenizer, kind) -> None:
     for n in range(20):
         for conversation in draw_lesson(derive_rng(kind, n), kind):

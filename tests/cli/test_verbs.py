@@ -1,0 +1,158 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rlaif_dpo.pipeline import runner
+from rlaif_dpo.pipeline.stages import STAGES
+from rlaif_dpo.recipe import load_recipe
+from tests.cli.conftest import Cli
+
+HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "peft", "trl"}
+PROBE = """
+import sys
+from rlaif_dpo.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print("LOADED", *(name for name in %r if name in sys.modules))
+"""
+
+
+def loaded(*args: str) -> set[str]:
+    """The heavy modules that a command has imported at its end."""
+    done = subprocess.run([sys.executable, "-c", PROBE % (HEAVY,), *args], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("recipes", "ls"), ("constitution", "lint", "harmless")])
+def test_light_commands_import_nothing_heavy(args: tuple[str, ...]):
+    assert loaded(*args) == set()
+
+
+def test_validate_imports_nothing_heavy(recipe: Path):
+    assert loaded("validate", str(recipe)) == set()
+
+
+def test_the_probe_sees_what_is_imported():
+    assert "numpy" in loaded_with("import numpy")
+
+
+def loaded_with(statement: str) -> set[str]:
+    code = PROBE.replace("import sys\n", f"import sys\n{statement}\n", 1) % (HEAVY,)
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_help_lists_every_verb_on_80_columns(cli: Cli):
+    ended = cli("--help")
+    assert ended.code == 0
+    for verb in ("run", "status", "plan", "chat", "try", "report", "doctor", "validate", "recipes", "constitution"):
+        assert f"\n  {verb} " in ended.out
+    assert "..." not in ended.out.split("Commands:")[1]
+    assert max(map(len, ended.out.splitlines())) <= 80
+
+
+def test_version(cli: Cli):
+    from rlaif_dpo import __version__
+
+    assert cli("--version").out.strip() == __version__
+
+
+def test_validate(cli: Cli, recipe: Path):
+    ended = cli("validate", str(recipe), "dpo.beta=0.3")
+    assert ended.code == 0
+    assert "is valid: run mine, constitution telehealth" in ended.out
+    assert json.loads(cli("validate", str(recipe), "--json").out)["constitution"]["name"] == "telehealth"
+
+
+def test_recipes(cli: Cli, tmp_path: Path):
+    assert "quickstart" in cli("recipes", "ls").out
+    assert "quickstart" in [row["name"] for row in json.loads(cli("recipes", "ls", "--json").out)]
+    shown = cli("recipes", "show", "quickstart", "dpo.beta=0.25", "--resolved").out
+    assert "beta: 0.25" in shown and "max_batch_tokens:" in shown
+    assert "max_batch_tokens:" not in cli("recipes", "show", "quickstart").out
+    assert json.loads(cli("recipes", "show", "quickstart", "--resolved", "--json").out)["dpo"]["loss"] == "soft"
+    mine = tmp_path / "mine.yaml"
+    assert cli("recipes", "cp", "quickstart", str(mine)).code == 0
+    assert load_recipe(mine) == load_recipe("quickstart")
+    assert "is there already" in cli("recipes", "cp", "quickstart", str(mine)).err
+    assert 'Did you mean "quickstart"' in cli("recipes", "cp", "quikstart", str(mine)).err
+
+
+def test_constitution(cli: Cli, tmp_path: Path):
+    assert "telehealth" in cli("constitution", "ls").out
+    assert "privacy" in cli("constitution", "show", "telehealth", "privacy").out
+    assert [p["id"] for p in json.loads(cli("constitution", "show", "telehealth", "privacy", "--json").out)["principles"]] == [
+        "privacy"
+    ]
+    assert cli("constitution", "lint", "telehealth").code == 0
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("name: b\nprinciples:\n  - id: a\n    text: The reply names its medical source.\n    phases: [judge]\n")
+    ended = cli("constitution", "lint", str(broken))
+    assert ended.code == 1
+    assert ended.out.startswith("error: No principle is for critiques")
+    assert json.loads(cli("constitution", "lint", str(broken), "--json").out)[0]["level"] == "error"
+
+
+def test_status_and_run_until(cli: Cli, recipe: Path):
+    root = recipe.parent / "runs"
+    ended = cli("run", str(recipe), "--until", "00-prompts", "--root", str(root))
+    assert (ended.code, ended.out) == (0, f"{root / 'mine'}: done until 00-prompts\n")
+    assert "00-prompts: starts" in ended.err
+    assert "00-prompts   finished" in cli("status", str(root / "mine")).out
+    stages = json.loads(cli("status", str(root / "mine"), "--json").out)
+    assert [stage["state"] for stage in stages] == ["finished"] + ["absent"] * 5
+    assert stages[0]["rows"] == {"prompts.jsonl": 30}
+    assert "has no dpo adapter yet" in cli("chat", str(root / "mine")).err
+
+
+def test_ctrl_c_names_the_command_that_resumes(cli: Cli, recipe: Path, monkeypatch: pytest.MonkeyPatch):
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_perform", stop)
+    root = recipe.parent / "runs"
+    ended = cli("run", str(recipe), "dpo.beta=0.2", "--root", str(root), "--until", "40-dpo")
+    assert ended.code == 130
+    assert f"rlaif-dpo run {root}/mine/recipe.yaml --root {root} --until 40-dpo" in ended.err
+    assert "beta: 0.2" in (root / "mine" / "recipe.yaml").read_text()
+
+
+def test_a_real_sigint_ends_with_130(recipe: Path):
+    root = recipe.parent / "runs"
+    code = (
+        "import time, sys; from rlaif_dpo.cli import main; from rlaif_dpo.pipeline import runner\n"
+        "def wait(*args): print('at work', flush=True); time.sleep(60)\n"
+        "runner._perform = wait\n"
+        f"main(['run', {str(recipe)!r}, '--root', {str(root)!r}])"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None and child.stdout.readline() == "at work\n"
+        time.sleep(0.2)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "To go on:" in err and "Traceback" not in err
+
+
+def test_doctor_says_what_is_wrong_in_json(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from rlaif_dpo.cli import doctor
+
+    monkeypatch.setattr(doctor, "LEAST_DISK", 10**18)
+    ended = cli("doctor", "--root", str(tmp_path), "--json")
+    checks = {check["name"]: check for check in json.loads(ended.out)}
+    assert ended.code == 1
+    assert checks["python"]["ok"] and checks["nf4"]["ok"] and checks["writable"]["ok"]
+    assert not checks["disk"]["ok"] and "--root" in checks["disk"]["fix"]
+    assert {"device", "dtype", "torch", "trl"} <= checks.keys()
+
+
+def test_stages_named_in_the_help_are_the_stages(cli: Cli):
+    text = " ".join(cli("run", "--help").out.split())
+    assert ", ".join(stage.name for stage in STAGES) in text

@@ -1,0 +1,244 @@
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.files import read_jsonl
+from rlaif_dpo.pipeline import runner, status
+from rlaif_dpo.pipeline.directory import RunDirectory
+from rlaif_dpo.pipeline.runner import Run, resume_command
+from tests.pipeline.conftest import CONSTITUTION, World
+
+MODELS = ["10-revise", "20-sft", "30-pairs", "40-dpo", "50-evaluate"]
+
+
+class Said:
+    """A `Progress` that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def events(world: World) -> list[tuple[str, str]]:
+    return [(row["event"], row.get("stage", "")) for row in read_jsonl(world.path / "events.jsonl")]
+
+
+def test_a_whole_run(world: World):
+    done = world.run()
+    assert isinstance(done, Run) and done.path == world.path
+    assert world.worked == MODELS
+    assert [stage.state for stage in done.status()] == ["finished"] * 6
+    assert done.finished()
+    assert done.status()[0].rows == {"prompts.jsonl": 30}
+    assert done.status()[1].rows["rows.jsonl"] == 5
+    assert events(world)[:3] == [("started", "00-prompts"), ("finished", "00-prompts"), ("started", "10-revise")]
+    assert events(world)[-1] == ("finished", "report")
+    assert (world.path / "constitution.lock.yaml").exists()
+    record = json.loads((world.path / "40-dpo" / "stage.json").read_text())
+    assert record["counts"] == {"rows": 5}
+    assert record["ingredients"]["dpo.beta"] == 0.1
+
+
+def test_a_finished_run_does_nothing_again(world: World):
+    world.run()
+    assert world.redone() == []
+    assert events(world)[-7:-1] == [("skipped", stage) for stage in ["00-prompts", *MODELS]]
+
+
+@pytest.mark.parametrize(
+    ("change", "redone"),
+    [
+        ("dpo.beta=0.2", ["40-dpo", "50-evaluate"]),
+        ("evaluate.temperature=0.5", ["50-evaluate"]),
+        ("judge.orders=probability", ["30-pairs", "40-dpo", "50-evaluate"]),
+        ("sft.lr=1e-5", ["20-sft", "30-pairs", "40-dpo", "50-evaluate"]),
+        ("seed=1", MODELS),
+        ("dpo.micro_batch_size=1", []),
+        ("model.max_batch_tokens=99", []),
+    ],
+)
+def test_a_change_redoes_what_depends_on_it(world: World, change: str, redone: list[str]):
+    world.run()
+    assert world.redone(change) == redone
+
+
+def test_the_change_is_said_in_words(world: World):
+    world.run()
+    progress = Said()
+    world.run("dpo.beta=0.2", progress=progress)
+    assert "40-dpo: redone because dpo.beta 0.1 -> 0.2" in progress.sentences
+    assert "30-pairs: finished before, skipped" in progress.sentences
+    started = [row for row in read_jsonl(world.path / "events.jsonl") if row.get("changed")]
+    assert started[0]["changed"] == ["dpo.beta 0.1 -> 0.2"]
+
+
+def test_a_comment_changes_nothing(world: World):
+    world.run()
+    recipe = world.folder / "recipe.yaml"
+    recipe.write_text("# a comment\n" + recipe.read_text())
+    constitution = world.folder / "constitution.yaml"
+    constitution.write_text(CONSTITUTION.replace("# a comment", "# another one"))
+    assert world.redone() == []
+
+
+def test_a_changed_principle_redoes_all_that_reads_it(world: World):
+    world.run()
+    (world.folder / "constitution.yaml").write_text(CONSTITUTION.replace("never asks", "does not ask"))
+    progress = Said()
+    assert world.redone(progress=progress) == MODELS
+    assert "10-revise: redone because principle privacy changed" in progress.sentences
+
+
+def test_changed_inputs_from_outside_the_run(world: World):
+    world.run()
+    (world.folder / "model" / "model.safetensors").write_text("other weights")
+    assert world.redone() == MODELS
+    with (world.folder / "prompts.jsonl").open("a") as file:
+        file.write('{"prompt": "One more question, please?"}\n')
+    assert world.redone()[0] in MODELS  # the prompts were split anew
+    assert ("started", "00-prompts") in events(world)[-20:]
+
+
+def test_old_rows_of_a_changed_stage_are_gone(world: World):
+    world.run()
+    extra = world.path / "40-dpo" / "old.jsonl"
+    extra.touch()
+    world.run("dpo.beta=0.2")
+    assert not extra.exists()
+    assert not list(world.path.glob(".*.old-*"))
+
+
+def test_until_and_from(world: World):
+    world.run(until="30-pairs")
+    assert world.worked == ["10-revise", "20-sft", "30-pairs"]
+    assert events(world)[-1] == ("finished", "30-pairs")  # no report of half a run
+    assert world.redone(from_stage="sft", until="30") == ["20-sft", "30-pairs"]
+    assert world.redone(from_stage="40-dpo") == ["40-dpo", "50-evaluate"]
+    assert world.redone(from_stage="report") == []
+
+
+def test_unknown_stages(world: World):
+    with pytest.raises(UserError, match='There is no stage "41-dpo".*Did you mean "40-dpo"'):
+        world.run(until="41-dpo")
+    with pytest.raises(UserError, match="swap them"):
+        world.run(from_stage="50-evaluate", until="20-sft")
+    assert not world.path.exists()
+
+
+def interrupt_at(world: World, row: str, error: BaseException) -> None:
+    def before(at: str) -> None:
+        if at == row:
+            raise error
+
+    world.before_row = before
+
+
+def test_a_stopped_stage_resumes_from_its_rows(world: World):
+    interrupt_at(world, "30-pairs/3", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        world.run()
+    assert events(world)[-1] == ("interrupted", "30-pairs")
+    assert [stage.state for stage in status(world.path)][3:] == ["half", "absent", "absent"]
+    world.before_row = lambda row: None
+    world.rows.clear()
+    progress = Said()
+    world.run(progress=progress)
+    assert [row for row in world.rows if row.startswith("30")] == ["30-pairs/3", "30-pairs/4"]
+    assert "30-pairs: goes on where it stopped" in progress.sentences
+    assert [row["id"] for row in read_jsonl(world.path / "30-pairs" / "rows.jsonl")] == [0, 1, 2, 3, 4]
+    assert [stage.state for stage in status(world.path)] == ["finished"] * 6
+
+
+def test_a_half_stage_with_other_settings_starts_over(world: World):
+    interrupt_at(world, "30-pairs/3", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        world.run()
+    world.before_row = lambda row: None
+    world.rows.clear()
+    progress = Said()
+    world.run("pairs.candidates=6", progress=progress)
+    assert "30-pairs: redone because pairs.candidates 4 -> 6" in progress.sentences
+    assert [row for row in world.rows if row.startswith("30")] == [f"30-pairs/{n}" for n in range(5)]
+
+
+def test_an_unexpected_error_keeps_all_and_is_raised(world: World):
+    interrupt_at(world, "40-dpo/2", ZeroDivisionError("secret-token"))
+    with pytest.raises(ZeroDivisionError):
+        world.run()
+    last = list(read_jsonl(world.path / "events.jsonl"))[-1]
+    assert (last["event"], last["stage"], last["error"]) == ("failed", "40-dpo", "ZeroDivisionError")
+    assert "secret-token" not in (world.path / "events.jsonl").read_text()
+    assert len(list(read_jsonl(world.path / "40-dpo" / "rows.jsonl"))) == 2
+    world.before_row = lambda row: None
+    assert world.redone() == ["40-dpo", "50-evaluate"]
+
+
+def test_a_full_disk(world: World):
+    interrupt_at(world, "10-revise/2", OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(UserError, match="disk full.*free space and run the same command to go on"):
+        world.run()
+    world.before_row = lambda row: None
+    world.rows.clear()
+    world.run()
+    assert world.rows[:3] == ["10-revise/2", "10-revise/3", "10-revise/4"]
+
+
+def test_a_disk_so_full_that_the_journal_cannot_be_written(world: World, monkeypatch: pytest.MonkeyPatch):
+    def full(self: RunDirectory, *args: object, **facts: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "event", full)
+    with pytest.raises(UserError, match="disk full"):
+        world.run()
+
+
+def test_a_missing_output_is_made_again(world: World):
+    world.run()
+    (world.path / "30-pairs" / "preferences.jsonl").unlink()
+    assert world.redone() == ["30-pairs"]  # the same file comes out, so what follows stands
+
+
+def test_status_names_what_is_stale(world: World):
+    world.run()
+    (world.path / "recipe.yaml").write_text((world.path / "recipe.yaml").read_text().replace("beta: 0.1", "beta: 0.3"))
+    stale = [stage for stage in status(world.path) if stage.state == "stale"]
+    assert [(stage.stage, stage.changed) for stage in stale] == [("40-dpo", ("dpo.beta 0.1 -> 0.3",))]
+
+
+def test_a_model_folder_without_weights(world: World):
+    (world.folder / "model" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="has no weights"):
+        world.run()
+    assert not world.path.exists()
+
+
+def test_a_constitution_without_a_principle_for_a_phase(world: World):
+    text = CONSTITUTION.replace("    # a comment\n", "    phases: [judge]\n") + "    phases: [judge]\n"
+    (world.folder / "constitution.yaml").write_text(text)
+    with pytest.raises(UserError, match="No principle is for critiques and revisions"):
+        world.run()
+
+
+def test_the_resume_command_is_exact(world: World):
+    recipe = world.recipe()
+    assert resume_command(recipe) == "rlaif-dpo run runs/tiny/recipe.yaml"
+    assert (
+        resume_command(recipe, "my runs", "40-dpo") == "rlaif-dpo run 'my runs/tiny/recipe.yaml' --root 'my runs' --until 40-dpo"
+    )
+    world.run(until="10-revise")
+    from rlaif_dpo.recipe import load_recipe
+
+    world.worked.clear()
+    runner.run(load_recipe(world.path / "recipe.yaml"), world.folder / "runs")
+    assert world.worked == ["20-sft", "30-pairs", "40-dpo", "50-evaluate"]
+
+
+def test_recipe_of_the_run_is_the_resolved_one(world: World, tmp_path: Path):
+    world.run("dpo.beta=0.7")
+    assert "beta: 0.7" in (world.path / "recipe.yaml").read_text()
+    assert "max_new_tokens: 256" in (world.path / "recipe.yaml").read_text()
