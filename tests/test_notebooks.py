@@ -25,9 +25,7 @@ def test_notebook_runs_in_smoke_mode(path: Path, tmp_path: Path) -> None:
     assert len(switches) == 1
     switches[0].source = switches[0].source.replace("SMOKE = False", "SMOKE = True")
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
-    printed = "".join(
-        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
-    )
+    printed = "".join(output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
     for expected in ("critique", "P(the revision is better)", "p 0.5", "adherence"):
         assert expected in printed
     assert (tmp_path / "runs" / "notebook-smoke" / "report.html").exists()

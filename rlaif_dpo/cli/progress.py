@@ -28,7 +28,7 @@ def terminal_progress() -> Iterator[Progress]:
 
 def columns() -> tuple[ProgressColumn, ...]:
     """Name, bar, rows, and how fast: at most 80 characters for the names and speeds that occur."""
-    return (TextColumn("{task.description}"), BarColumn(bar_width=10), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    return (TextColumn("{task.description}"), BarColumn(bar_width=6), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
 
 
 class Meter:

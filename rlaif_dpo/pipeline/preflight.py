@@ -63,7 +63,7 @@ class Plan:
     Attributes:
         name: Of the run.
         path: Where it would be.
-        stages: What would be done, in order. What follows a stage that is redone is skipped after all if its input stays the same.
+        stages: What would be done, in order. What follows a redone stage is skipped after all if its input stays the same.
         phases: Prompts and work by phase.
         dropped: Prompts of the source that are not usable, by reason.
         context_length: Of the model, in tokens.

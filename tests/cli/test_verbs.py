@@ -12,42 +12,6 @@ from rlaif_dpo.pipeline.stages import STAGES
 from rlaif_dpo.recipe import load_recipe
 from tests.cli.conftest import Cli
 
-HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "peft", "trl"}
-PROBE = """
-import sys
-from rlaif_dpo.cli import main
-try:
-    main(sys.argv[1:])
-except SystemExit as ended:
-    assert not ended.code, ended.code
-print("LOADED", *(name for name in %r if name in sys.modules))
-"""
-
-
-def loaded(*args: str) -> set[str]:
-    """The heavy modules that a command has imported at its end."""
-    done = subprocess.run([sys.executable, "-c", PROBE % (HEAVY,), *args], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split()[1:])
-
-
-@pytest.mark.parametrize("args", [("--help",), ("run", "--help"), ("recipes", "ls"), ("constitution", "lint", "harmless")])
-def test_light_commands_import_nothing_heavy(args: tuple[str, ...]):
-    assert loaded(*args) == set()
-
-
-def test_validate_imports_nothing_heavy(recipe: Path):
-    assert loaded("validate", str(recipe)) == set()
-
-
-def test_the_probe_sees_what_is_imported():
-    assert "numpy" in loaded_with("import numpy")
-
-
-def loaded_with(statement: str) -> set[str]:
-    code = PROBE.replace("import sys\n", f"import sys\n{statement}\n", 1) % (HEAVY,)
-    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split()[1:])
-
 
 def test_help_lists_every_verb_on_80_columns(cli: Cli):
     ended = cli("--help")

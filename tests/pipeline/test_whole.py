@@ -1,0 +1,142 @@
+"""The real stages on a random model: every room wired to the next, from a recipe to a report."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from rlaif_dpo.cli import main
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.files import read_jsonl, write_text
+from rlaif_dpo.pipeline import Run, load_policy, plan, run, try_recipe
+from rlaif_dpo.recipe import Recipe, load_recipe
+from tests.tiny import tiny_model_folder
+
+RECIPE = """\
+name: whole
+constitution: telehealth
+model: {path: MODEL}
+prompts: {source: prompts.jsonl, revise: 8, pairs: 8, evaluate: 4}
+revise: {rounds: 1, max_new_tokens: 24, max_repetition: 1.0, drop_unchanged: false}
+lora: {r: 2}
+sft: {batch_size: 4}
+pairs: {candidates: 4, per_prompt: 1, max_new_tokens: 24}
+judge: {principles: 1, min_mass: 0.0}
+dpo: {batch_size: 4}
+evaluate: {max_new_tokens: 8, bootstrap: 50}
+"""
+
+
+def model_that_stops(tmp_path: Path) -> Path:
+    """A random model that ends its turn often: the embedding of its end token, its output weight too, is 20 times larger."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    folder = tiny_model_folder(tmp_path, context_length=1024)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"][AutoTokenizer.from_pretrained(folder).eos_token_id] *= 20
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    folder = tmp_path_factory.mktemp("whole")
+    write_text(folder / "recipe.yaml", RECIPE.replace("MODEL", str(model_that_stops(folder))))
+    rows = [{"prompt": f"{n} times {n} is what, and why is it so?"} for n in range(30)]
+    write_text(folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    return load_recipe(folder / "recipe.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return run(recipe, root=tmp_path_factory.mktemp("runs"))
+
+
+@pytest.mark.slow
+def test_every_stage_finishes_and_the_report_is_there(finished: Run):
+    assert [stage.state for stage in finished.status()] == ["finished"] * 6
+    assert {row["policy"] for row in read_jsonl(finished.path / "50-evaluate" / "answers.jsonl")} == {"base", "sft", "dpo"}
+    engines = {row["engine"] for row in read_jsonl(finished.path / "50-evaluate" / "answers.jsonl")}
+    assert engines == {"tiny", "tiny+20-sft", "tiny+40-dpo"}
+    assert (finished.path / "report.html").exists()
+    found = finished.report()
+    assert found["truth"] is None
+    assert set(found["seconds_by_stage"]) == {"00-prompts", "10-revise", "20-sft", "30-pairs", "40-dpo", "50-evaluate"}
+    assert found["funnel"]["00-prompts"]["revise"] == 8
+    assert found["health"]["status"] in ("healthy", "warning", "broken")
+    env = json.loads((finished.path / "env.json").read_text())
+    assert env["device"] and env["dtype"] and env["versions"]["torch"]
+
+
+@pytest.mark.slow
+def test_policies_answer_and_differ(finished: Run):
+    assert load_policy(finished.path, "base").name == "tiny"
+    assert load_policy(finished.path).name == "tiny+40-dpo"
+
+
+@pytest.mark.slow
+def test_a_second_run_loads_no_model(finished: Run, recipe: Recipe, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("rlaif_dpo.models.load.load_model", refuse)
+    run(recipe, root=finished.path.parent)
+
+
+@pytest.mark.slow
+def test_plan_of_a_run(finished: Run, recipe: Recipe):
+    """8 prompts x (draft, critique, revision) = 24 answers; 8 x 4 candidates = 32; 4 x 3 policies = 12.
+
+    Judge: 8 pairs x 1 principle x 2 orders = 16 passes.
+    """
+    found = plan(recipe, root=finished.path.parent)
+    assert [stage.action for stage in found.stages] == ["skip"] * 6
+    assert [work.generations for work in found.phases.values()] == [24, 32, 12]
+    assert [work.judge_passes for work in found.phases.values()][:2] == [0, 16]
+    assert found.sample.startswith("<|im_start|>user\n") and found.sample.endswith("<|im_start|>assistant\n")
+    changed = plan(recipe.model_copy(update={"dpo": recipe.dpo.model_copy(update={"beta": 0.3})}), root=finished.path.parent)
+    assert [(stage.action, stage.changed) for stage in changed.stages][3:] == [
+        ("skip", ()),
+        ("redo", ("dpo.beta 0.1 -> 0.3",)),
+        ("redo", ("follows 40-dpo",)),
+    ]
+
+
+@pytest.mark.slow
+def test_prompts_longer_than_the_context_are_refused(recipe: Recipe, tmp_path: Path):
+    source = tmp_path / "long.jsonl"
+    source.write_text("".join(json.dumps({"prompt": f"{n} " * 2000}) + "\n" for n in range(30)))
+    long = recipe.model_copy(update={"prompts": recipe.prompts.model_copy(update={"source": str(source)})})
+    with pytest.raises(UserError, match="every one of the 8 prompts of revise is longer than the context"):
+        plan(long)
+    with pytest.raises(UserError, match="every one of the 8 prompts is longer than the context of tiny .1024 tokens."):
+        run(long, root=tmp_path)
+
+
+@pytest.mark.slow
+def test_chat_and_report_from_the_command_line(
+    finished: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is 2 and 2?\n\nAnd 3?\n/new\nBye.\n"))
+    with pytest.raises(SystemExit, match="0"):
+        main(["chat", str(finished.path), "--stage", "sft", "--max-new-tokens", "3"])
+    assert capsys.readouterr().out.count("\n\n") >= 3
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", str(finished.path), "--json"])
+    assert json.loads(capsys.readouterr().out)["run"]["name"] == "whole"
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", str(finished.path)])
+    printed = capsys.readouterr().out
+    assert "base" in printed and "health: DPO is" in printed and "report.html" in printed
+    assert max(map(len, printed.split("health:")[0].splitlines())) <= 80
+
+
+@pytest.mark.slow
+def test_try(recipe: Recipe):
+    found = try_recipe(recipe, "What is 2 and 2?", principles=["privacy"])
+    assert [step["principle_id"] for step in found.steps] == ["privacy"]
+    assert found.second == found.draft
+    assert found.judgment.p is not None and 0 <= found.judgment.p <= 1
+    assert [verdict.principle_id for verdict in found.judgment.verdicts] == ["privacy"]
