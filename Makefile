@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-CODE := rlaif_dpo tests
+CODE := rlaif_dpo tests benchmarks
 
 .PHONY: install quickstart test test-fast lint format schema
 

@@ -1,7 +1,7 @@
 """Real prompts, multi-turn, long and in every script, through every stage.
 
-The answers of these models to them are nonsense; that no row is lost uncounted is the point. `RLAIF_DPO_REAL_ROWS=1114` runs all of
-them instead of a few.
+The answers of these models to them are nonsense; that no row is lost uncounted is the point. `RLAIF_DPO_REAL_ROWS=1114` runs all
+of them instead of a few.
 """
 
 import gzip
