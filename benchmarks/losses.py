@@ -1,7 +1,7 @@
 """Every preference loss on the same labels: `python benchmarks/losses.py runs/quickstart`.
 
 Copies a finished run once per loss, so that drafts, SFT adapter, candidates and judgments are shared, redoes DPO and the
-evaluation, and prints what ground truth says. All other settings stay as they are: a loss that wants another rate is not flattered.
+evaluation, and prints what ground truth says. All other settings stay, so a loss that wants another rate is not flattered.
 """
 
 import argparse
