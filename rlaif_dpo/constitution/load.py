@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from rlaif_dpo.constitution.document import Problems, build, from_mapping, make_principle, tidy
 from rlaif_dpo.constitution.schema import Constitution, Principle
 from rlaif_dpo.errors import UserError, did_you_mean
+from rlaif_dpo.shipped import shipped_files
 
 SUFFIXES = (".yaml", ".yml", ".json", ".md")
 CRITIQUE_KEYS = ("critic", "critique", "critique_request", "prompt")
@@ -21,10 +21,8 @@ PAIR_COMPARE = "Which reply needs this change less: {revision}"
 
 
 def shipped_constitutions() -> dict[str, Path]:
-    """The constitutions that ship with the package, by name: package data of a wheel, or the folder of a source checkout."""
-    packaged = Path(str(resources.files("rlaif_dpo").joinpath("_data", "constitutions")))
-    folder = packaged if packaged.is_dir() else Path(__file__).resolve().parents[2] / "constitutions"
-    return {file.stem: file for file in sorted(folder.glob("*")) if file.suffix in SUFFIXES}
+    """The constitutions that ship with the package, by name."""
+    return shipped_files("constitutions", *SUFFIXES)
 
 
 def load_constitution(name_or_path: str | Path) -> Constitution:
