@@ -96,6 +96,15 @@ def test_held_out_subjects_and_wordings_stay_out() -> None:
     assert not set(unknown_wordings(False)) & set(unknown_wordings(True))
 
 
+def test_what_is_held_out_is_combinations_never_a_word() -> None:
+    for pool in (words.SYMPTOMS, words.EMERGENCIES, words.DRUGS):
+        held, taught = (
+            {word for subject in words.part_of(pool, part) for field in subject for word in field.split()}
+            for part in (True, False)
+        )
+        assert held and held <= taught
+
+
 def test_prompts_are_distinct_seeded_and_of_every_kind() -> None:
     first, again, other = world.prompts(600, 0), world.prompts(600, 0), world.prompts(600, 1)
     assert [row.id for row in first] == [row.id for row in again] != [row.id for row in other]
