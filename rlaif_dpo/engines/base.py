@@ -7,6 +7,32 @@ from typing import Literal, Protocol
 from rlaif_dpo.messages import Message
 
 FinishReason = Literal["stop", "length", "error"]
+Outcome = Literal["ok", "refused", "filtered", "context", "empty", "unparsed", "error"]
+"""How a row ended. After "refused", "filtered" (by a content filter) and "context" (too long) asking again changes nothing."""
+FINAL: frozenset[Outcome] = frozenset({"ok", "refused", "filtered", "context"})
+Source = Literal["logprob", "vote", "hard"]
+"""Where option scores come from: the model's own log-probabilities, several sampled verdicts, or one."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of a call. `cached` are part of `prompt`, `reasoning` of `completion`; `estimated` when the server said nothing."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    reasoning: int = 0
+    estimated: bool = False
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a row took from an endpoint. `cost_usd` is None when no price is known; `attempts` counts every request sent."""
+
+    usage: Usage
+    cost_usd: float | None
+    latency_s: float
+    attempts: int
 
 
 @dataclass(frozen=True)
@@ -30,7 +56,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer. With `error` set, `text` is empty and `finish_reason` is "error"."""
+    """One answer. With `error` set, `text` is empty, `finish_reason` is "error" and `outcome` says what kind of failure it was.
+
+    `reasoning` is what a reasoning model thought, where the server shows it; it is never part of `text`.
+    """
 
     id: str
     text: str
@@ -38,26 +67,40 @@ class Completion:
     completion_tokens: int
     finish_reason: FinishReason
     error: str | None = None
+    outcome: Outcome = "ok"
+    reasoning: str | None = None
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True)
 class OptionRequest:
-    """Which of `options` comes first in the assistant's turn? Each option may have several token spellings; they are summed."""
+    """Which of `options` comes first in the assistant's turn? Each option may have several token spellings; they are summed.
+
+    `seed` matters only where the scores are votes.
+    """
 
     id: str
     messages: tuple[Message, ...]
     options: tuple[str, ...]
+    seed: int = 0
 
 
 @dataclass(frozen=True)
 class OptionScores:
-    """Log-probabilities of the options, not renormalised; `mass` is the sum of their probabilities."""
+    """Log-probabilities of the options, not renormalised; `mass` is the sum of their probabilities.
+
+    With votes they are the logs of the Jeffreys estimates (k + .5) / (n + 1) and `mass` is the share of samples that named
+    an option: never a silent 1.
+    """
 
     id: str
     logprobs: tuple[float, ...]
     mass: float
     prompt_tokens: int
     error: str | None = None
+    outcome: Outcome = "ok"
+    source: Source = "logprob"
+    spent: Spent | None = None
 
 
 class Engine(Protocol):

@@ -72,8 +72,10 @@ class Revise(Section):
 
     rounds: PositiveInt = 4
     """Critique-revision steps per prompt; each samples one principle."""
+    drafter: str = "same"
+    """`same`, the path of another local model, or a name in `endpoints`: who writes the first draft."""
     critic: str = "same"
-    """`same`, or the path of another local model that criticises and revises."""
+    """`same`, the path of another local model, or a name in `endpoints`: who criticises and revises."""
     temperature: NonNegativeFloat = 1.0
     """For drafts, critiques and revisions."""
     max_new_tokens: PositiveInt = 256
@@ -163,17 +165,101 @@ class Pairs(Section):
         return self
 
 
-class JudgeSettings(Section):
+class Price(Section):
+    """What an endpoint charges, in US dollars per million tokens."""
+
+    input: NonNegativeFloat
+    """Prompt tokens."""
+    output: NonNegativeFloat
+    """Completion tokens, reasoning included."""
+    cached_input: NonNegativeFloat | None = None
+    """Prompt tokens that the server had cached; null: as `input`."""
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible server. The roles (`judge.model`, `revise.critic`, ...) call it by its name in `endpoints`."""
+
+    base_url: str
+    """E.g. `https://api.openai.com/v1` or `http://localhost:8000/v1`."""
+    model: str
+    """The model's name there."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key; null: no key. The key itself never stands in a file."""
+    concurrency: PositiveInt = 32
+    """The most requests in flight; fewer while the server pushes back."""
+    requests_per_minute: PositiveInt | None = None
+    """Rate limit on requests."""
+    tokens_per_minute: PositiveInt | None = None
+    """Rate limit on tokens, prompt and completion."""
+    timeout_s: PositiveFloat = 120.0
+    """For one request."""
+    max_attempts: PositiveInt = 6
+    """Requests sent for one row before it counts as failed."""
+    votes: PositiveInt = 8
+    """Sampled verdicts per order where the server gives no log-probabilities; 1 makes the label `hard`."""
+    context_length: PositiveInt = 32768
+    """The most tokens prompt and completion may have together."""
+    price: Price | None = None
+    """null: unknown, and the report says so."""
+    max_usd: PositiveFloat | None = None
+    """Stop softly, keeping everything, when so much is spent."""
+    max_calls: PositiveInt | None = None
+    """The same for requests."""
+    max_tokens: PositiveInt | None = None
+    """The same for tokens."""
+
+
+class Judging(Section):
+    """How one judge judges."""
+
+    kind: Literal["pairwise", "score", "rules", "human"] = "pairwise"
+    """`pairwise` compares under each principle, `score` gives each answer 1 to 10, `rules` uses `rulebook`, `human` `labels`."""
+    model: str = "same"
+    """`same` (the model without its adapter), the path of another local model, or a name in `endpoints`."""
+    template: str = "principle"
+    """`principle`, `rlaif` or `cai`, or a text file with the prompt of a comparison."""
+    reasoning: Literal["direct", "cot"] = "direct"
+    """`cot` writes a rationale first, then scores the options in a new turn."""
+    rationale_tokens: PositiveInt = 256
+    """The longest rationale."""
+    rationales: PositiveInt = 1
+    """Rationales sampled per order; `saturation: average_n` averages their labels."""
+    saturation: Literal["none", "clamp", "average_n", "temperature", "auto"] = "none"
+    """What is done to labels near 0 and 1; `auto` is set by the audit."""
+    clamp: tuple[Share, Share] = (0.4, 0.6)
+    """The range of p with `saturation: clamp`."""
+    temperature: PositiveFloat = 1.0
+    """Divides the logit of p with `saturation: temperature`."""
+    rulebook: str | None = None
+    """A shipped rulebook's name or a file: the labeler of `rules`; for the other kinds a veto on their labels."""
+    labels: str | None = None
+    """A CSV or JSONL file of human labels, for `human`."""
+
+
+class Member(Judging):
+    """A judge of a committee."""
+
+    weight: PositiveFloat = 1.0
+    """In the mean of the logits."""
+
+
+class JudgeSettings(Judging):
     """Who labels the pairs."""
 
-    model: str = "same"
-    """`same` (the model without its adapter), or the path of another local model."""
     principles: Literal["all", "sample"] | PositiveInt = "all"
     """`all` pools every principle by weight, a number samples that many per pair, `sample` is one."""
     orders: Literal["logit", "probability"] = "logit"
     """How the two orders are averaged."""
     min_mass: Share = 0.5
     """Below this share of probability on the options, the judgment counts as not had."""
+    committee: tuple[Member, ...] = ()
+    """Several judges instead of one; one whose two orders disagree abstains."""
+    gold: str | None = None
+    """A file of (prompt, a, b, label) to audit the judge with; null: planted probes, and the sandbox's ground truth."""
+    audit_pairs: PositiveInt = 200
+    """Comparisons in the audit."""
+    accept: tuple[str, ...] = ()
+    """Names of failed audit checks to go on with all the same; the report says so."""
 
 
 class Dpo(Training):
@@ -212,6 +298,8 @@ class Recipe(Section):
     constitution: str = "telehealth"
     """A shipped constitution's name or a file."""
     model: Model = Model()
+    endpoints: dict[str, Endpoint] = {}
+    """Servers by the name that roles call them by."""
     prompts: PromptSource = PromptSource()
     revise: Revise = Revise()
     lora: Lora = Lora()
