@@ -26,7 +26,7 @@ LAYERS = (
     {"revise", "pairs", "train", "evaluate", "report"},
     {"judges", "engines", "models"},
     {"constitution", "recipe", "prompts"},
-    {"errors", "seeding", "files", "progress", "messages", "shipped"},
+    {"errors", "seeding", "files", "progress", "messages", "shipped", "bootstrap"},
 )
 IMPORT_NAMES = {"ruamel-yaml": "ruamel"}
 

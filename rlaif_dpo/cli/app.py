@@ -11,6 +11,8 @@ from rlaif_dpo import __version__
 from rlaif_dpo.cli.chat import chat
 from rlaif_dpo.cli.constitution import constitution
 from rlaif_dpo.cli.doctor import doctor
+from rlaif_dpo.cli.judgments import judgments
+from rlaif_dpo.cli.label import label
 from rlaif_dpo.cli.plan import plan
 from rlaif_dpo.cli.recipes import recipes
 from rlaif_dpo.cli.report import report
@@ -52,9 +54,11 @@ app.command()(validate)
 app.command("try")(tryout)
 app.command()(chat)
 app.command()(report)
+app.command()(label)
 app.command()(doctor)
 app.add_typer(recipes, name="recipes")
 app.add_typer(constitution, name="constitution")
+app.add_typer(judgments, name="judgments")
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -136,5 +136,5 @@ class Engine(Protocol):
         ...
 
     def score_options(self, requests: Sequence[OptionRequest], skip: Collection[str] = ()) -> Iterator[OptionScores]:
-        """Option log-probabilities, one forward pass each, in finishing order."""
+        """Option log-probabilities in finishing order: one forward pass each where every option is one token."""
         ...

@@ -1,9 +1,11 @@
 """Option log-probabilities in one forward pass, the prefix that prompts share computed once."""
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import permutations
 from typing import cast
 
 import torch
@@ -20,35 +22,56 @@ from rlaif_dpo.models.load import LoadedModel
 SPELLINGS = ("{}", " {}", "\n{}", "({}", " ({}", "**{}", "{}.", "{})", "{}:")
 WORD_START = ("\u2581{}", "\u0120{}")
 
+Spelling = tuple[int, ...]
+"""Token ids that spell an option."""
+
 
 @dataclass(frozen=True)
 class OptionRow:
-    """An option request on its way: its prompt's token ids, and for each option the token ids that begin it."""
+    """An option request on its way: its prompt's token ids, and for each option its spellings."""
 
     id: str
     prompt: tuple[int, ...]
-    variants: tuple[tuple[int, ...], ...]
+    spellings: tuple[tuple[Spelling, ...], ...]
 
 
 @lru_cache(maxsize=64)
-def option_variants(tokenizer: PreTrainedTokenizerBase, options: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
-    """For each option, the ids of the single tokens that spell it; case counts only where options differ by nothing else.
+def option_spellings(tokenizer: PreTrainedTokenizerBase, options: tuple[str, ...]) -> tuple[tuple[Spelling, ...], ...]:
+    """For each option, the token sequences that spell it; case counts only where options differ by nothing else.
 
+    Single tokens where the tokenizer has one for every option. Where it splits one of them (many write "10" as "1", "0"), the
+    sequences of several tokens count too, for all options alike.
     Raises:
-        UserError: an option has no single-token spelling (then a prefix of it would be scored in its place).
+        UserError: an option cannot be written with the tokenizer's vocabulary.
     """
     folded = len({option.casefold() for option in options}) == len(options)
     vocabulary = tokenizer.get_vocab()
-    found = []
+
+    def encode(text: str) -> Spelling:
+        return tuple(tokenizer.encode(text, add_special_tokens=False))
+
+    whole = all(min(len(encode(option)), len(encode(f" {option}"))) == 1 for option in options)
+    found: dict[str, set[Spelling]] = {}
     for option in options:
         forms = dict.fromkeys((option, option.lower(), option.upper()) if folded else (option,))
-        encoded = [tokenizer.encode(s.format(form), add_special_tokens=False) for form in forms for s in SPELLINGS]
-        ids = {ids[0] for ids in encoded if len(ids) == 1 and ids[0] != tokenizer.unk_token_id}
-        ids |= {vocabulary[s.format(form)] for form in forms for s in ("{}", *WORD_START) if s.format(form) in vocabulary}
-        if not ids:
-            raise UserError(f"The option {option!r} is no single token of {tokenizer.name_or_path}: use letters as options.")
-        found.append(tuple(sorted(ids)))
-    return tuple(found)
+        encoded = {encode(s.format(form)) for form in forms for s in SPELLINGS}
+        ids: set[Spelling] = {one for one in encoded if len(one) == 1}
+        ids |= {(vocabulary[s.format(form)],) for form in forms for s in ("{}", *WORD_START) if s.format(form) in vocabulary}
+        if not whole:
+            ids |= {encode(s.format(form)) for form in forms for s in ("{}", " {}")}
+        found[option] = {one for one in ids if one and tokenizer.unk_token_id not in one}
+        if not found[option]:
+            raise UserError(f"The option {option!r} cannot be written with the tokens of {tokenizer.name_or_path}: use letters.")
+    for option, longer in permutations(options, 2):  # however "1" is spelled, it may go on to "10"
+        if not whole and encode(longer)[: len(encode(option))] == encode(option):
+            found[longer] |= {one + encode(longer)[len(encode(option)) :] for one in found[option]}
+    # what begins with another spelling of the same option is counted there
+    return tuple(tuple(sorted(one for one in ids if not _extends(one, ids))) for ids in found.values())
+
+
+def _extends(spelling: Spelling, others: Iterable[Spelling]) -> bool:
+    """Whether `spelling` begins with one of `others` and goes on."""
+    return any(len(other) < len(spelling) and spelling[: len(other)] == other for other in others)
 
 
 def plan_groups(rows: Sequence[OptionRow]) -> list[list[OptionRow]]:
@@ -70,20 +93,55 @@ def plan_groups(rows: Sequence[OptionRow]) -> list[list[OptionRow]]:
 
 
 def score(loaded: LoadedModel, adapter: str | None, rows: Sequence[OptionRow]) -> Iterator[OptionScores]:
-    """The scores of one batch. Where every row shares a prefix with another, the prefixes are computed once."""
+    """The scores of one batch. Where every row shares a prefix with another, the prefixes are computed once.
+
+    A token of a spelling takes a pass of its own only if it is not the first: single-token options take one pass.
+    """
     groups = plan_groups(rows)
     rows = [row for group in groups for row in group]
+    starts = {spelling[:n] for row in rows for option in row.spellings for spelling in option for n in range(len(spelling))}
     with use_adapter(loaded, adapter):
-        logits = _logits_after_prefix(loaded, groups) if all(len(group) > 1 for group in groups) else _logits(loaded, rows)
-        logprobs = torch.log_softmax(logits.double(), dim=-1)
-        table = [
-            [float(torch.logsumexp(line[list(ids)], dim=0)) for ids in row.variants]
-            for row, line in zip(rows, logprobs.cpu(), strict=True)
-        ]
+        after = {start: _next_logprobs(loaded, groups, start) for start in sorted(starts)}
+        table = [_option_logprobs(row.spellings, after, i) for i, row in enumerate(rows)]
     for row, line in zip(rows, table, strict=True):
         if not all(map(math.isfinite, line)):
             raise FloatingPointError(f"the model's logits were not finite (an overflow in {loaded.dtype}?)")
         yield OptionScores(row.id, tuple(line), sum(map(math.exp, line)), len(row.prompt))
+
+
+def _option_logprobs(spellings: Sequence[Sequence[Spelling]], after: Mapping[Spelling, Tensor], i: int) -> list[float]:
+    """Log-probabilities of the options of row `i`: what begins as one option and goes on to another is the other alone.
+
+    P("1") = p(1) (1 - p(0 | 1)) and P("10") = p(1) p(0 | 1), where "10" is the tokens "1", "0". `after` has the log-probabilities
+    [rows, vocabulary] of the token that follows each start.
+    """
+    if len(after) == 1:
+        line = after[()][i]
+        return [float(torch.logsumexp(line[[token for (token,) in option]], dim=0)) for option in spellings]
+    every = {spelling for option in spellings for spelling in option}
+
+    def whole(spelling: Spelling) -> Tensor:
+        return torch.stack([after[spelling[:n]][i, token] for n, token in enumerate(spelling)]).sum()
+
+    def alone(spelling: Spelling) -> Tensor:
+        longer = [other for other in every if _extends(other, [spelling])]
+        nearest = [other for other in longer if not _extends(other, longer)]
+        if not nearest:
+            return whole(spelling)
+        goes_on = sum(math.exp(float(whole(other) - whole(spelling))) for other in nearest)
+        return whole(spelling) + math.log(max(1 - goes_on, sys.float_info.min))
+
+    return [float(torch.logsumexp(torch.stack([alone(spelling) for spelling in option]), dim=0)) for option in spellings]
+
+
+def _next_logprobs(loaded: LoadedModel, groups: Sequence[Sequence[OptionRow]], start: Spelling) -> Tensor:
+    """Log-probabilities [rows, vocabulary], float64, of the token after each prompt and `start`."""
+    begun = [[OptionRow(row.id, row.prompt + start, row.spellings) for row in group] for group in groups]
+    if all(len(group) > 1 for group in groups):
+        logits = _logits_after_prefix(loaded, begun)
+    else:
+        logits = _logits(loaded, [row for group in begun for row in group])
+    return torch.log_softmax(logits.double(), dim=-1).cpu()
 
 
 def _logits(loaded: LoadedModel, rows: Sequence[OptionRow]) -> Tensor:

@@ -6,7 +6,7 @@ from functools import partial
 from rlaif_dpo.engines.base import Completion, OptionRequest, OptionScores, Request
 from rlaif_dpo.engines.batches import isolate, pack
 from rlaif_dpo.engines.decode import DecodeRow, decode
-from rlaif_dpo.engines.options import OptionRow, option_variants, plan_groups, score
+from rlaif_dpo.engines.options import OptionRow, option_spellings, plan_groups, score
 from rlaif_dpo.messages import Message
 from rlaif_dpo.models.adapters import adapter_names
 from rlaif_dpo.models.chat import render, stop_ids
@@ -68,9 +68,9 @@ class TransformersEngine:
     def score_options(self, requests: Sequence[OptionRequest], skip: Collection[str] = ()) -> Iterator[OptionScores]:
         rows: list[OptionRow] = []
         for request in requests:
-            variants = option_variants(self._loaded.tokenizer, request.options)
+            spellings = option_spellings(self._loaded.tokenizer, request.options)
             try:
-                rows.append(OptionRow(request.id, tuple(self._prompt(request.messages, room=0)), variants))
+                rows.append(OptionRow(request.id, tuple(self._prompt(request.messages, room=0)), spellings))
             except Exception as error:
                 if request.id not in skip:
                     yield OptionScores(request.id, (), 0.0, 0, str(error))

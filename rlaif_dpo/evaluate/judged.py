@@ -8,18 +8,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from rlaif_dpo.bootstrap import estimate, rates
 from rlaif_dpo.constitution.schema import Constitution
 from rlaif_dpo.evaluate.answers import Answers
-from rlaif_dpo.evaluate.bootstrap import estimate, rates
-from rlaif_dpo.files import JsonlWriter, Row, read_jsonl
-from rlaif_dpo.judges.base import Comparison, Judge
+from rlaif_dpo.files import Row
+from rlaif_dpo.judges.base import Comparison, Judge, total_cost
 from rlaif_dpo.judges.criteria import criteria_for
+from rlaif_dpo.judges.journal import judge_all
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import JudgeSettings
 
 if TYPE_CHECKING:
-    from rlaif_dpo.evaluate.bootstrap import Array
+    from rlaif_dpo.bootstrap import Array
 
 TIE = 0.05
 """A judgment nearer to one half than this is a tie."""
@@ -59,13 +60,7 @@ def judge_answers(
         and prompt.id in answers[earlier]
         and (criteria := criteria_for(constitution, prompt, every, seed=0))
     ]
-    have = {row["id"] for row in read_jsonl(path)}
-    done = sum(comparison.id in have for comparison in comparisons)
-    with JsonlWriter(path) as out, progress.task("judgments", len(comparisons), done=done) as task:
-        for judgment in judge.compare(comparisons, skip=have):
-            out.write(judgment.as_row())
-            task.advance(1, judgment.tokens)
-    rows = {row["id"]: row for row in read_jsonl(path)}
+    rows = judge_all(comparisons, judge, path, progress)
     return {pair: [rows.get(f"{pair}/{prompt.id}") for prompt in prompts] for pair in pairs}
 
 
@@ -84,7 +79,7 @@ def judge_results(judged: Judged, draws: Array) -> dict[str, Any]:
         "position_logit": fmean(logits) if logits else None,
         "mass": fmean((verdict["mass_ab"] + verdict["mass_ba"]) / 2 for verdict in verdicts) if verdicts else None,
         "tokens": sum(row["tokens"] for row in rows),
-        "cost_usd": sum(row["cost_usd"] for row in rows),
+        "cost_usd": total_cost(row["cost_usd"] for row in rows),
     }
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlaif_dpo.bootstrap import draw
 from rlaif_dpo.constitution.schema import Constitution
 from rlaif_dpo.engines.base import Engine
 from rlaif_dpo.evaluate.answers import answer_prompts
-from rlaif_dpo.evaluate.bootstrap import draw
 from rlaif_dpo.evaluate.judged import judge_answers, judge_results
 from rlaif_dpo.evaluate.text import boilerplate, text_statistics
 from rlaif_dpo.evaluate.truth import Checks, Truth, check_answers, truth_results

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Protocol
 
+from rlaif_dpo.bootstrap import Estimate, estimate, rates
 from rlaif_dpo.evaluate.answers import Answers
-from rlaif_dpo.evaluate.bootstrap import Estimate, estimate, rates
 from rlaif_dpo.prompts.rows import PromptRow
 
 if TYPE_CHECKING:
-    from rlaif_dpo.evaluate.bootstrap import Array
+    from rlaif_dpo.bootstrap import Array
 
 
 class Checked(Protocol):

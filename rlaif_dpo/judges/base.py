@@ -1,19 +1,28 @@
 """The Judge protocol: who prefers what, as a probability."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, get_args
 
 from rlaif_dpo.messages import Message
+
+LabelSource = Literal["human", "logprob", "vote", "hard"]
+"""What a label rests on, the strongest first: people, or one of an engine's sources."""
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """A principle as a judge sees it: its id, the sentence that asks for the comparison, its weight in the pool."""
+    """A principle as a judge sees it: its id, the sentence that asks for the comparison, its weight in the pool, its own text."""
 
     principle_id: str
     compare: str
     weight: float = 1.0
+    text: str = ""
+
+    @property
+    def principle(self) -> str:
+        """The principle's own text; where a caller gave none, the question that stands for it."""
+        return self.text or self.compare
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge said under one principle, both orders.
+    """What the judge said under one principle.
 
-    `logprobs_ab` are those of (first, second) with the first shown as A; `logprobs_ba` those of (first, second) with the first
-    shown as B.
-    `position_logit` is half the difference of the two logits: the pull of standing first. `p` is None when it could not be had.
+    Attributes:
+        principle_id: The principle.
+        weight: Its weight in the pool.
+        p: P(the first reply is better), after the settings' treatment of saturated labels; None when it could not be had.
+        logprobs_ab: Log-probabilities of (first, second) with the first shown as A; with several rationales, the logs of their
+            average label. None where there are no orders.
+        logprobs_ba: Those of (first, second) with the first shown as B.
+        mass_ab: Probability on the options in the first order; of a score judge, on the scores of the first reply.
+        mass_ba: That in the second order, or on the scores of the second reply.
+        position_logit: Half the difference of the two orders' logits: the pull of standing first.
+        outcomes: How many of the rows behind it ended how ("ok", "refused", ...).
+        rationales_ab: What the judge wrote before it chose, in the first order.
+        rationales_ba: The same in the second order.
+        scores: Expected scores of (first, second), of a score judge.
+        abstained: Members of a committee that did not vote because their two orders disagree.
     """
 
     principle_id: str
@@ -44,25 +65,66 @@ class Verdict:
     mass_ab: float
     mass_ba: float
     position_logit: float | None
+    outcomes: dict[str, int] = field(default_factory=dict)
+    rationales_ab: tuple[str, ...] = ()
+    rationales_ba: tuple[str, ...] = ()
+    scores: tuple[float, float] | None = None
+    abstained: tuple[str, ...] = ()
+
+    @property
+    def order_logits(self) -> tuple[float, float] | None:
+        """The logits of P(first is better) in the two orders, before any treatment."""
+        if self.logprobs_ab is None or self.logprobs_ba is None:
+            return None
+        return self.logprobs_ab[0] - self.logprobs_ab[1], self.logprobs_ba[0] - self.logprobs_ba[1]
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """P(first is better), pooled over the criteria by weight; None when it could not be had, never a default."""
+    """P(first is better), pooled over the criteria by weight; None when it could not be had, never a default.
+
+    Attributes:
+        id: The comparison's.
+        p: P(first is better).
+        verdicts: One for each criterion, in their order; empty where people or rules judged the pair as a whole.
+        judge: Who said so.
+        source: The weakest source among the rows behind it.
+        tokens: Read and written.
+        cost_usd: Paid to endpoints; None when a price is not known.
+        error: Why there is no p.
+        members: What each member of a committee, or each annotator, said.
+        spread: The largest less the smallest p of the members that have one.
+    """
 
     id: str
     p: float | None
     verdicts: tuple[Verdict, ...]
     judge: str
-    source: Literal["logprob", "vote", "hard"]
+    source: LabelSource
     tokens: int
-    rationale: str | None = None
-    cost_usd: float = 0.0
+    cost_usd: float | None = 0.0
     error: str | None = None
+    members: tuple["Judgment", ...] = ()
+    spread: float | None = None
 
     def as_row(self) -> dict[str, Any]:
         """The judgment as a JSON row."""
         return asdict(self)
+
+
+def weakest(sources: Iterable[LabelSource]) -> LabelSource:
+    """The weakest of `sources`; "logprob" if there are none."""
+    return max(sources, key=get_args(LabelSource).index, default="logprob")
+
+
+def total_cost(costs: Iterable[float | None]) -> float | None:
+    """The sum in US dollars; None if any is not known."""
+    total = 0.0
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total
 
 
 class Judge(Protocol):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rlaif_dpo.constitution import Constitution, lint
 from rlaif_dpo.errors import UserError
+from rlaif_dpo.judges.build import check_judge, member_settings
 from rlaif_dpo.models.source import model_source
 from rlaif_dpo.prompts.sources import SUFFIXES
 from rlaif_dpo.recipe import Recipe
@@ -18,7 +19,9 @@ def check_recipe(recipe: Recipe, constitution: Constitution) -> None:
     for finding in lint(constitution):
         if finding.level == "error":
             raise UserError(f"constitution {recipe.constitution}: {finding.sentence}")
-    for path in {recipe.model.path, recipe.revise.critic, recipe.judge.model} - {"same"}:
+    check_judge(recipe.judge)
+    judges = (judge.model for judge in member_settings(recipe.judge) if judge.kind != "human")
+    for path in {recipe.model.path, recipe.revise.critic, *judges} - {"same"}:
         model_source(path)
     for key, source in (
         ("prompts.source", recipe.prompts.source),

@@ -1,7 +1,8 @@
 """The stages: each a function from its recipe sections and input files to output files."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from rlaif_dpo.constitution.schema import Constitution
 from rlaif_dpo.engines.base import Engine
 from rlaif_dpo.errors import UserError, did_you_mean
 from rlaif_dpo.files import read_jsonl, write_jsonl
+from rlaif_dpo.judges.base import Judge
+from rlaif_dpo.judges.build import build_judge, judge_files, member_settings
 from rlaif_dpo.models.source import model_folder
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.keys import Ingredients, constitution_ingredients, file_ingredient, recipe_ingredients
@@ -134,13 +137,12 @@ def _sft(c: Context) -> Counts:
 
 
 def _pairs(c: Context) -> Counts:
-    from rlaif_dpo.judges.local import LocalJudge
     from rlaif_dpo.pairs.run import run_pairs
 
     recipe, prompts, engine = c.recipe, c.prompts("pairs"), c.pool.engine(c.directory.path / SFT_ADAPTER)
     check_fits(engine, prompts)
-    with c.pool.guest(recipe.judge.model) as judge_engine:
-        judge, folder = LocalJudge(judge_engine, recipe.judge), c.directory.folder("30-pairs")
+    with _judge(c, prompts) as judge:
+        folder = c.directory.folder("30-pairs")
         return run_pairs(
             prompts, c.constitution, recipe.pairs, recipe.judge, engine, judge, folder, recipe.seed, c.progress
         ).funnel
@@ -155,18 +157,24 @@ def _dpo(c: Context) -> Counts:
 
 def _evaluate(c: Context) -> Counts:
     from rlaif_dpo.evaluate.run import run_evaluate
-    from rlaif_dpo.judges.local import LocalJudge
 
     recipe, prompts, run = c.recipe, c.prompts("evaluate"), c.directory.path
     base, sft, dpo = c.pool.engine(), c.pool.engine(run / SFT_ADAPTER), c.pool.engine(run / DPO_ADAPTER)
     check_fits(base, prompts)
     engines = {"base": base, "sft": sft, "dpo": dpo}
-    with c.pool.guest(recipe.judge.model) as judge_engine:
-        judge, truth, folder = LocalJudge(judge_engine, recipe.judge), truth_of(prompts), c.directory.folder("50-evaluate")
+    with _judge(c, prompts) as judge:
+        truth, folder = truth_of(prompts), c.directory.folder("50-evaluate")
         run_evaluate(
             prompts, c.constitution, recipe.evaluate, recipe.judge, engines, judge, truth, folder, recipe.seed, c.progress
         )
     return {"prompts": len(prompts)}
+
+
+@contextmanager
+def _judge(c: Context, prompts: Sequence[PromptRow]) -> Iterator[Judge]:
+    """The recipe's judge, and for as long as it is needed the models that it is made of."""
+    with ExitStack() as guests:
+        yield build_judge(c.recipe.judge, lambda model: guests.enter_context(c.pool.guest(model)), c.recipe.seed, prompts)
 
 
 STAGES = (
@@ -207,7 +215,7 @@ STAGES = (
         phase="pairs",
         principles="judge",
         inputs=(SFT_ADAPTER,),
-        outside=lambda recipe: _weights(recipe.model.path, recipe.judge.model),
+        outside=lambda recipe: _weights(recipe.model.path) | _of_judge(recipe),
         perform=_pairs,
         outputs=(PREFERENCES,),
     ),
@@ -227,7 +235,7 @@ STAGES = (
         phase="evaluate",
         principles="judge",
         inputs=(SFT_ADAPTER, DPO_ADAPTER),
-        outside=lambda recipe: _weights(recipe.model.path, recipe.judge.model),
+        outside=lambda recipe: _weights(recipe.model.path) | _of_judge(recipe),
         perform=_evaluate,
         outputs=("50-evaluate/results.json",),
     ),
@@ -247,6 +255,12 @@ def stage_index(name: str) -> int:
         if name in (known, *known.split("-")):
             return index
     raise UserError(f'There is no stage "{name}".{did_you_mean(name, names)} The stages: {", ".join(names)}.')
+
+
+def _of_judge(recipe: Recipe) -> dict[str, Path]:
+    """What the judges are made of: models, templates, labels."""
+    models = (judge.model for judge in member_settings(recipe.judge) if judge.kind != "human")
+    return _weights(*models) | {str(path): path for path in judge_files(recipe.judge)}
 
 
 def _weights(*paths: str) -> dict[str, Path]:

@@ -1,6 +1,7 @@
 """The method on one prompt: a draft, its critiques and revisions, and one judged pair. Nothing is kept."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from rlaif_dpo.constitution import load_constitution, only
 from rlaif_dpo.engines.base import Request, Sampling
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.judges.base import Comparison, Judgment
+from rlaif_dpo.judges.build import build_judge
 from rlaif_dpo.judges.criteria import criteria_for
 from rlaif_dpo.messages import user
 from rlaif_dpo.pipeline.checks import check_recipe
@@ -54,7 +56,6 @@ def try_recipe(recipe: Recipe, text: str, principles: Sequence[str] = (), tags: 
     Raises:
         UserError: An unknown principle, an empty prompt, or a model or constitution that cannot be used.
     """
-    from rlaif_dpo.judges.local import LocalJudge
     from rlaif_dpo.revise.run import try_prompt
 
     if not text.strip():
@@ -77,9 +78,10 @@ def try_recipe(recipe: Recipe, text: str, principles: Sequence[str] = (), tags: 
         seed = derive_seed(recipe.seed, "second draft", prompt.id)
         first = next(iter(engine.generate([Request("second", prompt.messages, sampling, seed)]))).text.strip()
     criteria = criteria_for(constitution, prompt, recipe.judge.model_copy(update={"principles": "all"}), recipe.seed)
-    with pool.guest(recipe.judge.model) as judge_engine:
+    with ExitStack() as guests:
+        judge = build_judge(recipe.judge, lambda model: guests.enter_context(pool.guest(model)), recipe.seed, [prompt])
         comparison = Comparison(prompt.id, prompt.messages, first, steps.draft, criteria)
-        judgment = next(iter(LocalJudge(judge_engine, recipe.judge).compare([comparison])))
+        judgment = next(iter(judge.compare([comparison])))
     shown = tuple(
         {"principle_id": s.principle_id, "critique": s.critique, "flagged": s.flagged, "after": s.after, "error": s.error}
         for s in steps.steps

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from rlaif_dpo.recipe.reader import KeyPath, read_scalar, read_yaml
 from rlaif_dpo.recipe.schema import Recipe
 from rlaif_dpo.recipe.shipped import list_recipes
 
-FILE_KEYS = (("constitution",), ("prompts", "source"), ("revise", "few_shot"), ("revise", "helpfulness", "source"))
+FILE_KEYS = (
+    ("constitution",),
+    ("prompts", "source"),
+    ("revise", "few_shot"),
+    ("revise", "helpfulness", "source"),
+    *(("judge", key) for key in ("template", "rulebook", "labels", "gold")),
+    *(("judge", "committee", key) for key in ("template", "rulebook", "labels")),
+)
 COMMAND_LINE = "command line"
 
 
@@ -152,12 +159,21 @@ def _put(data: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 def _resolve_files(draft: _Draft, folder: Path) -> None:
     for path in FILE_KEYS:
-        section: Any = draft.data
-        for name in path[:-1]:
-            section = section.get(name) if isinstance(section, dict) else None
-        value = section.get(path[-1]) if isinstance(section, dict) else None
-        if path not in draft.overridden and isinstance(value, str) and (folder / value).is_file():
-            section[path[-1]] = str(folder / value)
+        for section in _sections(draft.data, path[:-1]):
+            value = section.get(path[-1])
+            if path not in draft.overridden and isinstance(value, str) and (folder / value).is_file():
+                section[path[-1]] = str(folder / value)
+
+
+def _sections(value: Any, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The section under `names`, or each of the sections where it is a list of them."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _sections(item, names)
+    elif isinstance(value, dict) and names:
+        yield from _sections(value.get(names[0]), names[1:])
+    elif isinstance(value, dict):
+        yield value
 
 
 def _explain(details: ErrorDetails, data: Any) -> tuple[KeyPath, str]:

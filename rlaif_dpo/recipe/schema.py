@@ -107,7 +107,7 @@ class Lora(Section):
 
 
 class Training(Section):
-    """What SFT and DPO have in common."""
+    """What all training has in common."""
 
     epochs: PositiveInt = 1
     """Passes over the rows."""
@@ -223,17 +223,35 @@ class Judging(Section):
     rationale_tokens: PositiveInt = 256
     """The longest rationale."""
     rationales: PositiveInt = 1
-    """Rationales sampled per order; `saturation: average_n` averages their labels."""
+    """Rationales per order, whose labels are averaged: one is greedy, several are sampled."""
     saturation: Literal["none", "clamp", "average_n", "temperature", "auto"] = "none"
-    """What is done to labels near 0 and 1; `auto` is set by the audit."""
+    """What is done to labels near 0 and 1: `average_n` trusts in several `rationales` alone, `auto` is set by the audit."""
     clamp: tuple[Share, Share] = (0.4, 0.6)
-    """The range of p with `saturation: clamp`."""
+    """The range of p with `saturation: clamp`, the same above and below .5."""
     temperature: PositiveFloat = 1.0
     """Divides the logit of p with `saturation: temperature`."""
     rulebook: str | None = None
     """A shipped rulebook's name or a file: the labeler of `rules`; for the other kinds a veto on their labels."""
     labels: str | None = None
     """A CSV or JSONL file of human labels, for `human`."""
+
+    @model_validator(mode="after")
+    def _check_judging(self) -> Self:
+        if abs(sum(self.clamp) - 1) > 1e-9 or self.clamp[0] > self.clamp[1]:
+            raise _conflict("clamp", f"{list(self.clamp)} is not the same above and below .5; give e.g. [0.4, 0.6]")
+        if self.reasoning == "cot" and self.kind != "pairwise":
+            raise _conflict("reasoning", f"`cot` is for `kind: pairwise`, not for {self.kind}")
+        if self.template != "principle" and self.kind != "pairwise":
+            raise _conflict("template", f"a template is for `kind: pairwise`, not for {self.kind}")
+        if self.rationales > 1 and self.reasoning != "cot":
+            raise _conflict("rationales", f"{self.rationales} rationales need `reasoning: cot`")
+        if self.saturation == "average_n" and self.rationales == 1:
+            raise _conflict("saturation", "`average_n` needs `rationales` of 2 or more")
+        if (self.kind == "human") != (self.labels is not None):
+            raise _conflict("labels", "`kind: human` and a file of labels go together")
+        if self.kind == "rules" and self.rulebook is None:
+            raise _conflict("rulebook", "`kind: rules` needs a rulebook, e.g. `refusals`")
+        return self
 
 
 class Member(Judging):
@@ -277,6 +295,74 @@ class Dpo(Training):
     """Weight of the per-token negative log-likelihood of the chosen answer."""
 
 
+class Reward(Training):
+    """The reward model: Bradley-Terry on the judge's probabilities, from the SFT adapter, with a scalar head."""
+
+    lr: PositiveFloat = 1e-4
+    """Peak learning rate."""
+    margin: NonNegativeFloat = 0.0
+    """The score gap beyond what p asks for; see docs/ppo.md."""
+    centring: NonNegativeFloat = 0.01
+    """Weight of the penalty that keeps the scores of a pair around 0."""
+
+
+class Ppo(Training):
+    """Proximal policy optimisation against a reward, from the SFT adapter and with it as the reference."""
+
+    updates: PositiveInt = 100
+    """How often answers are sampled and learned from."""
+    batch_size: PositiveInt = 64
+    """Answers sampled per update, one a prompt."""
+    minibatch_size: PositiveInt = 16
+    """Answers per optimiser step."""
+    micro_batch_size: PositiveInt | None = None
+    """Answers per forward pass; the rest is accumulated. null: the whole minibatch."""
+    epochs: PositiveInt = 4
+    """Passes over the answers of an update."""
+    lr: PositiveFloat = 2e-5
+    """Peak learning rate of the policy."""
+    value_lr: PositiveFloat = 1e-4
+    """Peak learning rate of the value function."""
+    save_steps: PositiveInt = 10
+    """A checkpoint every so many updates; a stopped run resumes from the last one."""
+    temperature: PositiveFloat = 1.0
+    """Of the sampled answers; policy and reference are compared at it."""
+    max_new_tokens: PositiveInt = 256
+    """The longest sampled answer."""
+    kl_coef: NonNegativeFloat = 0.05
+    """Reward lost per nat of KL to the reference; where it starts if `kl_target` is set."""
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """How KL is estimated at each token; see docs/ppo.md."""
+    kl_target: PositiveFloat | None = None
+    """Adapt `kl_coef` so that an answer's KL to the reference stays near so many nats; null: `kl_coef` is fixed."""
+    gamma: Share = 1.0
+    """Discount per token."""
+    gae_lambda: Share = 0.95
+    """Bias against variance of the advantages; 1 uses the value function as a baseline only."""
+    clip: PositiveFloat = 0.2
+    """How far an update may move the probability of a token, as a ratio."""
+    value_clip: PositiveFloat = 0.2
+    """How far an update may move the value of a token."""
+    reward_scale: Literal["none", "std"] = "none"
+    """`std` divides scores by their standard deviation under the SFT model, too; its mean always becomes 0."""
+    baseline_samples: Annotated[int, Field(ge=2)] = 256
+    """Answers of the SFT model that set that mean and what the tripwires compare with."""
+    no_eos_penalty: NonNegativeFloat = 1.0
+    """Taken from the score of an answer that was cut at `max_new_tokens`."""
+    max_kl: PositiveFloat = 50.0
+    """The tripwire on an answer's mean KL to the reference, in nats; half of it warns."""
+    tripwires: Literal["stop", "warn"] = "stop"
+    """What a tripwire does when it is far out; the run stops before it learns from such answers, or only says so."""
+
+    @model_validator(mode="after")
+    def _check_minibatches(self) -> Self:
+        if self.batch_size % self.minibatch_size:
+            raise _conflict("minibatch_size", f"{self.minibatch_size} does not divide batch_size {self.batch_size}")
+        if self.micro_batch_size is not None and self.minibatch_size % self.micro_batch_size:
+            raise _conflict("micro_batch_size", f"{self.micro_batch_size} does not divide minibatch_size {self.minibatch_size}")
+        return self
+
+
 class Evaluate(Section):
     """The evidence."""
 
@@ -307,4 +393,6 @@ class Recipe(Section):
     pairs: Pairs = Pairs()
     judge: JudgeSettings = JudgeSettings()
     dpo: Dpo = Dpo()
+    reward: Reward = Reward()
+    ppo: Ppo = Ppo()
     evaluate: Evaluate = Evaluate()

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlaif_dpo.constitution.load import load_constitution
 from rlaif_dpo.files import Row, read_jsonl
+from rlaif_dpo.judges.base import total_cost
 from rlaif_dpo.recipe.load import load_recipe
 
 GENERATED = (
@@ -127,7 +128,7 @@ def _verdict_numbers(verdicts: list[Row]) -> dict[str, float | None]:
 def _cost(run: Path) -> dict[str, Any]:
     judgments = [row for name in JUDGED for row in read_jsonl(run / name)]
     return {
-        "usd": float(sum(row["cost_usd"] for row in judgments)),
+        "usd": total_cost(row["cost_usd"] for row in judgments),
         "judge_tokens": sum(row["tokens"] for row in judgments),
         "tokens": sum(row["prompt_tokens"] + row["completion_tokens"] for name in GENERATED for row in read_jsonl(run / name)),
     }

@@ -186,8 +186,9 @@ def _why(counts: Mapping[str, int]) -> str:
 def _cost(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if found["seconds_by_stage"]:
         cost = found["cost"]
+        paid = "money whose amount is not known" if cost["usd"] is None else f"${cost['usd']:.2f}"
         yield (
             "Cost",
             f"The run took {duration(sum(found['seconds_by_stage'].values()))}, {number(cost['tokens'])} tokens of answers and "
-            f"{number(cost['judge_tokens'])} of judging, and ${cost['usd']:.2f}.",
+            f"{number(cost['judge_tokens'])} of judging, and {paid}.",
         )

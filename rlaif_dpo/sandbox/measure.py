@@ -140,7 +140,7 @@ def _measure_revision(engine: Engine, seed: int, per_principle: int) -> dict[str
 
 
 def _measure_judge(engine: Engine, seed: int, per_principle: int) -> dict[str, Any]:
-    from rlaif_dpo.judges.local import LocalJudge
+    from rlaif_dpo.judges.pairwise import PairwiseJudge
 
     comparisons, gold = [], {}
     for principle in (*WORDINGS, UNKNOWN):
@@ -149,7 +149,7 @@ def _measure_judge(engine: Engine, seed: int, per_principle: int) -> dict[str, A
                 comparison, sign = _draw_comparison(seed, principle, n, differ=bool(wanted))
                 comparisons.append(comparison)
                 gold[comparison.id] = (principle, sign)
-    judge = LocalJudge(engine, JudgeSettings())
+    judge = PairwiseJudge(engine, JudgeSettings())
     p = {judgment.id: judgment.p for judgment in judge.compare(comparisons)}
     had = {key: value for key, value in p.items() if value is not None}
     right: dict[str, list[bool]] = defaultdict(list)

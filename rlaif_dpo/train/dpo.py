@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
 
-from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import read_jsonl, write_json
 from rlaif_dpo.models.load import LoadedModel
 from rlaif_dpo.progress import Progress
@@ -18,6 +15,8 @@ from rlaif_dpo.seeding import derive_seed
 from rlaif_dpo.train.data import Example, require_examples, take_census
 from rlaif_dpo.train.health import health
 from rlaif_dpo.train.loop import (
+    check_adapter,
+    continue_adapter,
     fit,
     open_checkpoints,
     read_meta,
@@ -54,7 +53,7 @@ def run_dpo(
         UserError: No row can be trained on, or the SFT adapter is missing or made for another model or chat template.
         RuntimeError: The policy does not start at its reference.
     """
-    _check_adapter(sft_adapter, loaded)
+    check_adapter(sft_adapter, loaded)
     census = take_census(read_jsonl(rows_path), ("chosen", "rejected"), loaded, settings.max_length)
     train, held_out = hold_out(census.examples)
     funnel = census.funnel | {"trained": len(train), "held out": len(held_out)}
@@ -68,7 +67,7 @@ def run_dpo(
     from rlaif_dpo.train.trl_adapter import dpo_trainer, steps_per_epoch
 
     checkpoints, stage_seed = open_checkpoints(folder, key), trainer_seed(seed, "dpo")
-    with training(loaded, lambda base: _trainable(base, sft_adapter, loaded)) as policy:
+    with training(loaded, lambda base: continue_adapter(base, sft_adapter, loaded)) as policy:
         trainer = dpo_trainer(policy, train, held_out, loaded, settings, checkpoints, stage_seed)
         check_start(trainer, settings, loaded.dtype)
         curve = fit(trainer, folder, steps_per_epoch(settings, len(train)), len(train), settings.epochs, progress, "DPO")
@@ -116,19 +115,3 @@ def check_start(trainer: "SoftDPOTrainer", settings: Dpo, dtype: torch.dtype) ->
             f"DPO does not start at its reference: at step 0 the reward margin is {worst:.4f} (should be 0) and the loss "
             f"{loss:.4f} (should be {expected:.4f})."
         )
-
-
-def _check_adapter(path: Path, loaded: LoadedModel) -> None:
-    if not (path / "adapter_config.json").is_file():
-        raise UserError(f"There is no adapter in {path} (adapter_config.json): run the stage that trains it.")
-    trained_with = read_meta(path).get("template_hash", loaded.template_hash)
-    if trained_with != loaded.template_hash:
-        change = f"{trained_with}, now {loaded.template_hash}"
-        raise UserError(f"The adapter in {path} was trained with another chat template ({change}): run SFT again.")
-
-
-def _trainable(base: Any, path: Path, loaded: LoadedModel) -> PeftModel:
-    try:
-        return PeftModel.from_pretrained(base, str(path), is_trainable=True)
-    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
-        raise UserError(f"The adapter in {path} does not fit {loaded.path}: {' '.join(str(error).split())[:300]}") from None

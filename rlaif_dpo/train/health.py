@@ -64,14 +64,19 @@ def health(curve: Sequence[Row], scores: Sequence[PairScore], beta: float, where
     """
     pairs = f"{len(scores)} {where} pairs"
     checks = [_loss(curve), _margin(scores, beta, pairs), _accuracy(scores, pairs), _drift(scores, pairs), _lengths(scores)]
+    return conclude("DPO", checks, checks[1].sentence)
+
+
+def conclude(name: str, checks: Sequence[Check], good_news: str) -> dict[str, Any]:
+    """The verdict of `checks` on the training `name`, in the shape of `health.json`; `good_news` is said where all hold."""
     broken = [check for check in checks if check.broken]
     failed = broken + [check for check in checks if not check.ok and not check.broken]
     if broken:
-        status, verdict = "broken", f"DPO is broken: {broken[0].sentence}"
+        status, verdict = "broken", f"{name} is broken: {broken[0].sentence}"
     elif failed:
-        status, verdict = "warning", f"DPO finished, with a warning: {failed[0].sentence}"
+        status, verdict = "warning", f"{name} finished, with a warning: {failed[0].sentence}"
     else:
-        status, verdict = "healthy", f"DPO is healthy: {checks[1].sentence}"
+        status, verdict = "healthy", f"{name} is healthy: {good_news}"
     return {"verdict": verdict, "status": status, "checks": [_row(check) for check in checks]}
 
 

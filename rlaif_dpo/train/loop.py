@@ -1,4 +1,4 @@
-"""What SFT and DPO share around a trainer: the adapter on its base, checkpoints and resume, the curve, the final adapter."""
+"""What the trainers share around an optimiser: the adapter on its base, checkpoints and resume, the curve, the final adapter."""
 
 import json
 import math
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from rlaif_dpo.errors import UserError
@@ -27,6 +29,10 @@ META = "rlaif_dpo.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+HEAD = "base_model.model.score.weight"
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
 
@@ -57,6 +63,32 @@ def training(loaded: LoadedModel, attach: Callable[[Any], PeftModel]) -> Iterato
             if base.is_gradient_checkpointing:
                 base.gradient_checkpointing_disable()
         base.eval().requires_grad_(False)
+
+
+def check_adapter(path: Path, loaded: LoadedModel) -> None:
+    """Before any work: is there an adapter in `path`, and was it trained with the chat template of `loaded`?
+
+    Raises:
+        UserError: It is missing or of another template.
+    """
+    if not (path / CONFIG).is_file():
+        raise UserError(f"There is no adapter in {path} ({CONFIG}): run the stage that trains it.")
+    trained_with = read_meta(path).get("template_hash", loaded.template_hash)
+    if trained_with != loaded.template_hash:
+        change = f"{trained_with}, now {loaded.template_hash}"
+        raise UserError(f"The adapter in {path} was trained with another chat template ({change}): run SFT again.")
+
+
+def continue_adapter(base: Any, path: Path, loaded: LoadedModel) -> PeftModel:
+    """The adapter in `path` on the bare `base`, as `default`, to be trained further.
+
+    Raises:
+        UserError: It was made for another model.
+    """
+    try:
+        return PeftModel.from_pretrained(base, str(path), is_trainable=True)
+    except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise UserError(f"The adapter in {path} does not fit {loaded.path}: {' '.join(str(error).split())[:300]}") from None
 
 
 def work_key(rows: list[Row], settings: Training, loaded: LoadedModel, seed: int, *others: object) -> str:
@@ -151,15 +183,37 @@ class Curve(TrainerCallback):
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
-def save_adapter(policy: PeftModel, folder: Path, meta: Row) -> None:
-    """Write the adapter `default` as `folder/adapter` at once (save beside it, then rename), with `meta` beside its weights."""
+def save_adapter(policy: PeftModel, folder: Path, meta: Row, head: torch.Tensor | None = None) -> None:
+    """Write the adapter `default` as `folder/adapter` at once (save beside it, then rename), with `meta` beside its weights.
+
+    The (1, d) weights of a scalar `head` go into the same file, under the name by which transformers' sequence classifiers call
+    theirs: an adapter and its head cannot be parted, and peft puts both on such a classifier.
+    """
     final, draft = folder / "adapter", folder / ".adapter.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     policy.save_pretrained(str(draft), selected_adapters=["default"], save_embedding_layers=False)
     (draft / "README.md").unlink(missing_ok=True)
+    if head is not None:
+        weights = load_file(draft / WEIGHTS)
+        save_file(weights | {HEAD: head.detach().cpu()}, draft / WEIGHTS, metadata={"format": "pt"})
+        config = json.loads((draft / CONFIG).read_text(encoding="utf-8"))
+        write_json(draft / CONFIG, config | {"task_type": None})
     write_json(draft / META, meta | {"versions": {name: version(name) for name in PACKAGES}})
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
+
+
+def read_head(adapter: Path) -> torch.Tensor:
+    """The (1, d) weights of the head that `save_adapter` wrote.
+
+    Raises:
+        UserError: The adapter has none: it is no reward model.
+    """
+    with safe_open(adapter / WEIGHTS, framework="pt") as file:
+        if HEAD not in file.keys():  # noqa: SIM118 (the file is no mapping)
+            raise UserError(f"The adapter in {adapter} has no reward head: name the adapter of a reward stage.")
+        head: torch.Tensor = file.get_tensor(HEAD)
+        return head
 
 
 def read_meta(adapter: Path) -> Row:

@@ -92,6 +92,24 @@ def preference_loss(name: LossName, delta: Tensor, p: Tensor, beta: float, label
             return ipo(delta, p, beta)
 
 
+def bradley_terry(chosen: Tensor, rejected: Tensor, p: Tensor, margin: float, centring: float) -> Tensor:
+    """The reward model's loss: -p log sigma(h) - (1 - p) log sigma(-h) + c (r_w + r_l)^2, with h = r_w - r_l - m.
+
+    Its minimum without centring is at r_w - r_l = logit(p) + m: a margin m shifts the gap, it does not bound it.
+
+    Args:
+        chosen: (rows,) scores r_w.
+        rejected: (rows,) scores r_l.
+        p: (rows,) P(y_w is better).
+        margin: m, as in Touvron et al. 2023, arXiv 2307.09288, eq. 2.
+        centring: c, as in Eisenstein et al. 2023, arXiv 2312.09244: the gap leaves the scores free up to a constant.
+
+    Source: Bradley and Terry 1952; on soft labels as in Lee et al. 2023, arXiv 2309.00267.
+    """
+    h = chosen - rejected - margin
+    return -logsigmoid(h) + (1 - p) * h + centring * (chosen + rejected) ** 2
+
+
 def margin_cap(p: Tensor, beta: float) -> Tensor:
     """The log-ratio margin, in nats, at which soft DPO stops pushing a pair labelled `p`: logit(p) / beta."""
     return torch.logit(p) / beta

@@ -28,10 +28,10 @@ from rlaif_dpo.models.load import LoadedModel
 from rlaif_dpo.recipe.schema import Dpo, Sft, Training
 from rlaif_dpo.train.data import Example
 from rlaif_dpo.train.health import PairScore
+from rlaif_dpo.train.loop import SCHEDULES
 from rlaif_dpo.train.losses import nll, preference_loss
 
 IGNORED = -100
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 Batch = dict[str, Any]
 
 

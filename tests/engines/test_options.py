@@ -1,12 +1,15 @@
 import random
-from math import exp
+from dataclasses import replace
+from math import exp, log
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from rlaif_dpo.engines import options as options_module
 from rlaif_dpo.engines.base import OptionRequest
-from rlaif_dpo.engines.options import OptionRow, option_variants, plan_groups
+from rlaif_dpo.engines.options import OptionRow, option_spellings, plan_groups
 from rlaif_dpo.engines.transformers import TransformersEngine
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.judges.templates import compare_messages
@@ -14,7 +17,7 @@ from rlaif_dpo.messages import user
 from rlaif_dpo.models.chat import render
 from rlaif_dpo.models.load import load_model
 from rlaif_dpo.recipe.schema import Model
-from tests.tiny import tiny_model_folder
+from tests.tiny import CHATML, tiny_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +45,102 @@ def by_hand(loaded, request):
     with torch.no_grad():
         logits = loaded.model(torch.tensor([render(loaded.tokenizer, request.messages)], device=loaded.device)).logits[0, -1]
     probabilities = logits.double().softmax(-1)
-    return [float(probabilities[list(ids)].sum().log()) for ids in option_variants(loaded.tokenizer, request.options)]
+    return [float(probabilities[[i for (i,) in ids]].sum().log()) for ids in option_spellings(loaded.tokenizer, request.options)]
 
 
 def test_spellings_of_an_option(loaded):
     """The tiny tokenizer has the single tokens A and B, alone, after a space, and in lower case."""
     t = loaded.tokenizer
-    a, b = option_variants(t, ("A", "B"))
-    assert {t.decode([i]) for i in a} >= {"A", " A", "a"} and {t.decode([i]) for i in b} >= {"B", " B", "b"}
-    assert {t.decode([i]).strip(" \n(.):*").upper() for i in a} == {"A"} and not set(a) & set(b)
-    upper, lower = option_variants(t, ("A", "a"))
+    a, b = option_spellings(t, ("A", "B"))
+    assert {t.decode(i) for i in a} >= {"A", " A", "a"} and {t.decode(i) for i in b} >= {"B", " B", "b"}
+    assert {t.decode(i).strip(" \n(.):*").upper() for i in a} == {"A"} and not set(a) & set(b)
+    assert all(len(i) == 1 for i in (*a, *b))
+    upper, lower = option_spellings(t, ("A", "a"))
     assert not set(upper) & set(lower)
 
 
-def test_an_option_of_several_tokens_is_refused(loaded):
-    with pytest.raises(UserError, match="'option ten' is no single token"):
-        option_variants(loaded.tokenizer, ("A", "option ten"))
+def test_an_option_that_the_vocabulary_cannot_write_is_refused():
+    core = Tokenizer(models.WordLevel({"<unk>": 0, "A": 1, "B": 2}, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert option_spellings(tokenizer, ("A", "B")) == (((1,),), ((2,),))
+    with pytest.raises(UserError, match="'10' cannot be written"):
+        option_spellings(tokenizer, ("A", "10"))
+
+
+SCORES = tuple(str(i) for i in range(1, 11))
+
+
+def with_digits(loaded, kind):
+    """The tiny model with another tokenizer: "10" one token (`whole`), two (`split`), or two after a word-start mark (`mark`)."""
+    core = Tokenizer(models.BPE(unk_token=None))
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if kind != "whole" else []
+    start = pre_tokenizers.Metaspace() if kind == "mark" else pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [*([start] if kind == "mark" else []), *digits, *([] if kind == "mark" else [start])]
+    )
+    alphabet = ["\u2581", *"0123456789"] if kind == "mark" else pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=270, special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator(["10 10 10 rate it user assistant 0 1 2 3 4 5 6 7 8 9"] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<|pad|>", eos_token="<|im_end|>")
+    tokenizer.chat_template = CHATML
+    return replace(loaded, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(("kind", "ten"), [("whole", ["10"]), ("split", ["1", "0"]), ("mark", ["\u2581", "1", "0"])])
+def test_ten_is_never_counted_as_one(loaded, kind, ten):
+    """By hand, token by token without a cache: P(10) is a product over its tokens; P(1) is p(1) less what goes on to 0.
+
+    Every spelling counts: "1" alone, and after a space or word-start mark where that is a token of its own.
+    """
+    digits = with_digits(loaded, kind)
+    t = digits.tokenizer
+    assert t.tokenize("10") == ten
+    asked = [OptionRequest(str(n), (user(f"rate it hello {'hello ' * n}"),), SCORES) for n in range(3)]
+    scores = {s.id: s for s in TransformersEngine(digits).score_options(asked)}
+
+    def probability(prompt, *tokens):
+        product = 1.0
+        for token in tokens:
+            with torch.no_grad():
+                logits = digits.model(torch.tensor([prompt])).logits[0, -1].double()
+            product *= float(logits.softmax(-1)[token])
+            prompt = [*prompt, token]
+        return product
+
+    for request in asked:
+        prompt = list(render(t, request.messages))
+        zero = t.convert_tokens_to_ids("0")
+        expected = []
+        for score in SCORES:
+            spellings = option_spellings(t, SCORES)[SCORES.index(score)]
+            total = sum(probability(prompt, *spelling) for spelling in spellings)
+            if score == "1" and kind != "whole":
+                total -= sum(probability(prompt, *spelling, zero) for spelling in spellings)
+            expected.append(log(total))
+        got = scores[request.id]
+        assert got.logprobs == pytest.approx(expected, abs=1e-4)
+        assert got.mass == pytest.approx(sum(map(exp, expected)), abs=1e-5) and got.mass < 1
+
+
+def test_what_goes_on_to_another_option_is_taken_off_exactly():
+    """p(1) = .5, p(0 | 1) = .8, p(2) = .2: P(1) = .5 x .2 = .1, P(10) = .4, P(2) = .2. Control: unsplit, P(1) would be .5."""
+    one, two, zero = 0, 1, 2
+    after = {(): torch.tensor([[0.5, 0.2, 0.3]]).double().log(), (one,): torch.tensor([[0.1, 0.1, 0.8]]).double().log()}
+    logprobs = options_module._option_logprobs((((one,),), ((two,),), ((one, zero),)), after, 0)
+    assert [exp(x) for x in logprobs] == pytest.approx([0.1, 0.2, 0.4])
+    assert [exp(x) for x in options_module._option_logprobs((((one,),), ((two,),)), after, 0)] == pytest.approx([0.5, 0.2])
+
+
+def test_split_options_share_prefixes_and_batches_too(loaded):
+    digits = with_digits(loaded, "split")
+    asked = [OptionRequest(f"{n}/{k}", (user("rate it " * (5 + n) + "hello" * k),), SCORES) for n in range(3) for k in range(4)]
+    mixed = [*asked, OptionRequest("ab", (user("hello"),), ("A", "B"))]
+    together = {s.id: s.logprobs for s in TransformersEngine(digits).score_options(mixed)}
+    for request in mixed:
+        (alone,) = TransformersEngine(digits).score_options([request])
+        assert together[request.id] == pytest.approx(alone.logprobs, abs=1e-4)
 
 
 def test_scores_are_those_of_one_pass_a_row(loaded):

@@ -35,7 +35,7 @@ def test_all_that_apply():
     assert ids("all", tags=("health",)) == ["kind", "medical", "brief", "weightless"]
     prompt = PromptRow("p", (user("x"),))
     first = criteria_for(CONSTITUTION, prompt, JudgeSettings(), 0)[0]
-    assert first == Criterion("kind", "Which reply keeps this principle better: Be kind.", 3.0)
+    assert first == Criterion("kind", "Which reply keeps this principle better: Be kind.", 3.0, "Be kind.")
 
 
 def test_a_sample_follows_the_weights_and_the_seed_alone():

@@ -10,7 +10,8 @@ from rlaif_dpo.engines.scripted import ScriptedEngine
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import read_jsonl
 from rlaif_dpo.judges.base import Comparison, Judgment
-from rlaif_dpo.judges.local import LocalJudge
+from rlaif_dpo.judges.journal import is_settled
+from rlaif_dpo.judges.pairwise import PairwiseJudge
 from rlaif_dpo.messages import user
 from rlaif_dpo.pairs.run import PairsSummary, run_pairs
 from rlaif_dpo.progress import Silent
@@ -64,7 +65,7 @@ def engine(life: int = -1) -> LimitedEngine:
     return LimitedEngine(reply, life, name="policy")
 
 
-class MortalJudge(LocalJudge):
+class MortalJudge(PairwiseJudge):
     """Dies after so many judgments."""
 
     life = -1
@@ -189,11 +190,11 @@ def test_killed_after_any_row_it_resumes_to_the_same_files_and_asks_nothing_twic
         folder = tmp_path / str(number)
         with pytest.raises(Killed):
             run(folder, prompts=prompts, policy=engine(policy_life), labeler=judge(judge_life))
-        had = sum(1 for name in FILES[:2] for _ in read_jsonl(folder / name))
+        had = sum(1 for _ in read_jsonl(folder / FILES[0])) + sum(map(is_settled, read_jsonl(folder / FILES[1])))
         rest, labeler = engine(), judge()
         run(folder, prompts=prompts, policy=rest, labeler=labeler)
         assert contents(folder) == expected
-        # what is asked again is what was not had: `life` counts down from -1 by one for each judgment
+        # what is asked again is what was not had, or had failed: `life` counts down from -1 by one for each judgment
         assert len(rest.generated) + (-1 - labeler.life) == candidates + judgments - had
 
 

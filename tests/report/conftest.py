@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rlaif_dpo.bootstrap import draw
 from rlaif_dpo.constitution.document import build
 from rlaif_dpo.constitution.lock import dump_lock
 from rlaif_dpo.constitution.schema import Principle, derive
-from rlaif_dpo.evaluate.bootstrap import draw
 from rlaif_dpo.evaluate.judged import judge_results
 from rlaif_dpo.evaluate.text import boilerplate, text_statistics
 from rlaif_dpo.evaluate.truth import truth_results

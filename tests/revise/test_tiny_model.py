@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rlaif_dpo.engines.transformers import TransformersEngine
-from rlaif_dpo.judges.local import LocalJudge
+from rlaif_dpo.judges.pairwise import PairwiseJudge
 from rlaif_dpo.messages import user
 from rlaif_dpo.models.load import load_model
 from rlaif_dpo.pairs.run import run_pairs
@@ -38,7 +38,7 @@ def revise(engine: TransformersEngine, folder: Path) -> dict[str, int]:
 
 def pairs(engine: TransformersEngine, folder: Path) -> dict[str, int]:
     judge_settings = JudgeSettings(min_mass=0.0)
-    judge = LocalJudge(engine, judge_settings)
+    judge = PairwiseJudge(engine, judge_settings)
     settings = Pairs(candidates=3, max_new_tokens=24)
     return run_pairs(PROMPTS, CONSTITUTION, settings, judge_settings, engine, judge, folder, 0, Silent()).funnel
 

@@ -211,3 +211,31 @@ def test_hard_dpo_and_gdpo_put_all_mass_on_the_best_answer(name: losses.LossName
     policy, loss = minimised(lambda delta: losses.preference_loss(name, delta, p, 0.5, 0.0), steps=200)
     assert policy[3] > 0.9999
     assert loss < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("p", "margin", "centring", "value"),
+    [(1.0, 0.0, 0.0, 0.313262), (0.8, 0.0, 0.0, 0.513262), (0.8, 0.5, 0.0, 0.574077), (1.0, 0.0, 0.01, 0.403262)],
+)
+def test_bradley_terry(p: float, margin: float, centring: float, value: float) -> None:
+    """Scores 2 and 1, so h = 1: ln(1 + e^-1) = .313262, and (1 - .8) * 1 more at p = .8. A margin of .5 makes h = .5:
+    ln(1 + e^-.5) + .2 * .5 = .474077 + .1. Centring adds .01 * (2 + 1)^2 = .09.
+    """
+    chosen, rejected = (torch.tensor([x], dtype=torch.float64) for x in (2.0, 1.0))
+    assert losses.bradley_terry(chosen, rejected, probability(p), margin, centring).item() == pytest.approx(value, abs=1e-6)
+
+
+def test_equal_scores_cost_ln2_and_the_gap_ends_at_the_logit_of_p() -> None:
+    """At gap 0 without margin: ln 2. The gradient sigma(gap - m) - p is 0 at gap = logit(.8) + m = 1.386294 + .5."""
+    zero = torch.zeros(1, dtype=torch.float64)
+    assert losses.bradley_terry(zero, zero, probability(0.9), 0.0, 0.0).item() == pytest.approx(log(2), abs=1e-12)
+    gap = torch.tensor([log(4) + 0.5], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(losses.bradley_terry(gap, zero, probability(0.8), 0.5, 0.0).sum(), gap)
+    assert gradient.item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_turning_a_pair_round_changes_nothing_without_a_margin() -> None:
+    a, b = torch.linspace(-3, 3, 7, dtype=torch.float64), torch.linspace(2, -4, 7, dtype=torch.float64)
+    p = torch.linspace(0.1, 0.9, 7, dtype=torch.float64)
+    same = losses.bradley_terry(b, a, 1 - p, 0.0, 0.1)
+    torch.testing.assert_close(losses.bradley_terry(a, b, p, 0.0, 0.1), same, atol=1e-12, rtol=0)

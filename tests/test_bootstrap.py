@@ -1,6 +1,6 @@
 import pytest
 
-from rlaif_dpo.evaluate.bootstrap import draw, estimate, rates
+from rlaif_dpo.bootstrap import draw, estimate, rates
 
 np = pytest.importorskip("numpy")
 

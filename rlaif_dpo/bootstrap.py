@@ -1,4 +1,4 @@
-"""Rates over prompts with 95 % intervals by the paired bootstrap (Efron & Tibshirani 1993, chapter 13)."""
+"""Rates over rows (prompts, pairs) with 95 % intervals by the paired bootstrap (Efron & Tibshirani 1993, chapter 13)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAIL = 0.025
 
 
 class Estimate(TypedDict):
-    """A number with its 95 % interval; `n` is how many prompts it rests on. All None (and n 0) where nothing was measured."""
+    """A number with its 95 % interval; `n` is how many rows it rests on. All None (and n 0) where nothing was measured."""
 
     value: float | None
     low: float | None
@@ -36,13 +36,19 @@ def draw(rows: int, resamples: int, seed: int) -> Array:
 
 
 def rates(outcomes: Sequence[float | None], draws: Array) -> Array:
-    """The mean of `outcomes` (one a prompt, None where it does not apply) in every line of `draws`: shape (1 + resamples,).
+    """The mean of `outcomes` (one a row, None where it does not apply) in every line of `draws`: shape (1 + resamples,)."""
+    import numpy as np
 
-    NaN in a resample that holds no prompt to which it applies.
+    return means(np.array([np.nan if outcome is None else outcome for outcome in outcomes], dtype=np.float64), draws)
+
+
+def means(values: Array, draws: Array) -> Array:
+    """The mean of `values` (one a row, NaN where it does not apply) in every line of `draws`: shape (1 + resamples,).
+
+    NaN in a resample that holds no row to which it applies.
     """
     import numpy as np
 
-    values = np.array([np.nan if outcome is None else outcome for outcome in outcomes], dtype=np.float64)
     applies = ~np.isnan(values)
     with np.errstate(invalid="ignore"):
         return np.asarray((draws @ np.where(applies, values, 0.0)) / (draws @ applies))

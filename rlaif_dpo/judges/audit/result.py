@@ -1,0 +1,68 @@
+"""The result of an audit: plain numbers, ready for JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rlaif_dpo.judges.audit.calibration import Calibration
+from rlaif_dpo.judges.audit.checks import Check, Failed
+from rlaif_dpo.judges.audit.measures import Estimates
+from rlaif_dpo.judges.audit.probes import ProbeKind
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the audit asked and paid.
+
+    Attributes:
+        comparisons: Items, probes and repeats.
+        verdicts: Single questions under one principle, both orders.
+        not_had: Share of the comparisons without a p, and how many for which reason.
+        outcomes: How many questions ended how ("ok", "refused", "filtered", ...).
+        refused: Share of the questions that the judge, or a filter before it, refused.
+        tokens: Read and written.
+        cost_usd: None where a price is not known.
+    """
+
+    comparisons: int
+    verdicts: int
+    not_had: float
+    reasons: dict[str, int]
+    outcomes: dict[str, int]
+    refused: float | None
+    tokens: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything that was measured. Groups of estimates are by name, as docs/audit.md lists them.
+
+    Attributes:
+        judge: The judge's id.
+        source: The weakest source of its labels.
+        pairs: Items compared; `gold` of them with gold that prefers a reply, `tied` with gold that does not.
+        order_made: Ids of the items whose verdict the order decides.
+    """
+
+    judge: str
+    source: str
+    pairs: int
+    gold: int
+    tied: int
+    agreement: Estimates
+    by_principle: dict[str, Estimates]
+    position: Estimates
+    stability: Estimates
+    length: Estimates
+    own: Estimates
+    layout: Estimates
+    mass: Estimates
+    calibration: Calibration
+    probes: dict[ProbeKind, Failed]
+    asked: Asked
+    checks: tuple[Check, ...]
+    order_made: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The audit as JSON."""
+        return asdict(self)

@@ -1,0 +1,114 @@
+"""The judge that a recipe asks for."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from rlaif_dpo.engines.base import Engine
+from rlaif_dpo.judges.base import Comparison, Judge, Judgment
+from rlaif_dpo.judges.committee import Committee
+from rlaif_dpo.judges.human import HumanJudge
+from rlaif_dpo.judges.labels import read_labels
+from rlaif_dpo.judges.pairwise import PairwiseJudge
+from rlaif_dpo.judges.rules.judge import RulesJudge
+from rlaif_dpo.judges.rules.load import load_rulebook, shipped_rulebooks
+from rlaif_dpo.judges.saturation import Saturation
+from rlaif_dpo.judges.score import ScoreJudge
+from rlaif_dpo.judges.templates import SHIPPED, load_template
+from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.recipe.schema import JudgeSettings
+
+TEN, NINE = 10, 9
+"""The top of a score judge's scale; of one behind an endpoint, where only single tokens have log-probabilities."""
+
+
+class Vetoed:
+    """Implements `Judge`: the labels of `judge`, but for those that `rules` overrule."""
+
+    def __init__(self, judge: Judge, rules: RulesJudge) -> None:
+        self._judge, self._rules = judge, rules
+
+    @property
+    def name(self) -> str:
+        return f"{self._judge.name}, vetoed by {self._rules.name}"
+
+    def compare(self, comparisons: Sequence[Comparison], skip: Collection[str] = ()) -> Iterator[Judgment]:
+        return self._rules.veto(comparisons, self._judge.compare(comparisons, skip), skip=skip)
+
+
+def build_judge(
+    settings: JudgeSettings,
+    engine_of: Callable[[str], Engine],
+    seed: int = 0,
+    prompts: Sequence[PromptRow] = (),
+    endpoints: Collection[str] = (),
+    audited: Saturation | None = None,
+) -> Judge:
+    """The judge, or the committee, of `settings`.
+
+    Args:
+        settings: The recipe's `judge`.
+        engine_of: Gives the engine of `model`: `same`, a path, or the name of an endpoint. Asked once for each that is needed.
+        seed: Of the run.
+        prompts: Where rules look up the tags and facts of a prompt.
+        endpoints: The names of endpoints; the scale of a score judge ends at 9 there (see `ScoreJudge`).
+        audited: What the audit found, for `saturation: auto`.
+
+    Raises:
+        UserError: A file that cannot be used, or `saturation: auto` without an audit.
+    """
+
+    engine_of = cache(engine_of)
+
+    def rules(of: JudgeSettings) -> RulesJudge:
+        rulebook = load_rulebook(str(of.rulebook))
+        asks = any(proposition.question is not None for proposition in rulebook.propositions)
+        return RulesJudge(rulebook, engine_of(of.model) if asks else None, prompts, of.min_mass)
+
+    def single(of: JudgeSettings) -> Judge:
+        match of.kind:
+            case "human":
+                return HumanJudge(read_labels(str(of.labels)))
+            case "rules":
+                return rules(of)
+            case "score":
+                return ScoreJudge(engine_of(of.model), of, seed, audited, NINE if of.model in endpoints else TEN)
+            case "pairwise":
+                return PairwiseJudge(engine_of(of.model), of, seed, audited)
+
+    def vetoed(of: JudgeSettings) -> Judge:
+        return single(of) if of.rulebook is None or of.kind == "rules" else Vetoed(single(of), rules(of))
+
+    judges = [vetoed(of) for of in member_settings(settings)]
+    if not settings.committee:
+        return judges[0]
+    return Committee([(judge, member.weight) for judge, member in zip(judges, settings.committee, strict=True)])
+
+
+def member_settings(settings: JudgeSettings) -> list[JudgeSettings]:
+    """The settings of every judge: of each member of the committee, with what holds for the whole, or of the one there is."""
+    if not settings.committee:
+        return [settings]
+    own = [member.model_dump(exclude={"weight"}) for member in settings.committee]
+    return [settings.model_copy(update={**values, "committee": ()}) for values in own]
+
+
+def judge_files(settings: JudgeSettings) -> Iterator[Path]:
+    """The files that the judges' answers depend on, shipped ones excepted."""
+    for judge in member_settings(settings):
+        shipped = {*SHIPPED, *shipped_rulebooks()}
+        yield from (Path(name) for name in (judge.template, judge.rulebook, judge.labels) if name and name not in shipped)
+
+
+def check_judge(settings: JudgeSettings) -> None:
+    """Refuse settings whose files cannot be used, before any model is loaded.
+
+    Raises:
+        UserError: A template, labels or a rulebook that cannot be read.
+    """
+    for judge in member_settings(settings):
+        load_template(judge.template)
+        if judge.labels is not None:
+            read_labels(judge.labels)
+        if judge.rulebook is not None:
+            load_rulebook(judge.rulebook)

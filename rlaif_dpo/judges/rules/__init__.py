@@ -1,0 +1,1 @@
+"""Rules: propositions, checks, and rulebooks that make a reward of them."""
