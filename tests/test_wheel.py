@@ -41,7 +41,7 @@ def cli(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
-    folders = {"rlaif_dpo": "rlaif_dpo", "recipes": "rlaif_dpo/_data/recipes", "constitutions": "rlaif_dpo/_data/constitutions"}
+    folders = {"rlaif_dpo": "rlaif_dpo"} | {name: f"rlaif_dpo/_data/{name}" for name in ("recipes", "constitutions", "few_shot")}
     ours = {
         f"{inside}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, inside in folders.items()
@@ -57,7 +57,7 @@ def test_what_ships_is_found_in_the_installed_package(site: Path) -> None:
     assert "quickstart" in [recipe["name"] for recipe in recipes]
     assert all(Path(recipe["path"]).is_relative_to(site) for recipe in recipes)
     assert "telehealth" in cli(site, "constitution", "ls").stdout
-    assert "quickstart is valid" in cli(site, "validate", "quickstart").stdout
+    assert "quickstart is valid" in cli(site, "validate", "quickstart", "revise.few_shot=critique-revision").stdout
     planned = json.loads(cli(site, "plan", "quickstart", "--json").stdout)
     assert planned["context_length"] > 0  # read from the shipped sandbox model
 
@@ -75,6 +75,7 @@ def test_the_checkout_does_not_help_out(site: Path, tmp_path: Path) -> None:
     for missing, arguments in (
         ("_data/recipes", ("validate", "quickstart")),
         ("_data/constitutions", ("constitution", "show", "telehealth")),
+        ("_data/few_shot", ("validate", "quickstart", "revise.few_shot=critique-revision")),
         ("sandbox/model", ("plan", "quickstart")),
         ("report/template.html", ("report", "runs/quickstart")),
     ):

@@ -13,8 +13,10 @@ from rlaif_dpo.pipeline.checks import check_recipe
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.stages import PHASES, PROMPTS, STAGES
 from rlaif_dpo.pipeline.state import stage_status
+from rlaif_dpo.progress import Silent
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe import Recipe
+from rlaif_dpo.revise.few_shot import NO_ROOM, load_few_shot, with_examples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -137,6 +139,10 @@ def _phase(
     from rlaif_dpo.models.chat import render
 
     lengths = [len(render(tokenizer, prompt.messages)) for prompt in prompts]
+    examples = load_few_shot(recipe.revise.few_shot, Silent()) if phase == "revise" else ()
+    shown = len(render(tokenizer, with_examples(prompts[0].messages, examples))) - lengths[0]
+    if examples and recipe.revise.critic == "same" and shown + min(lengths) >= context_length:
+        raise UserError(NO_ROOM.format(model=recipe.model.path, context=context_length))
     room, per_prompt, pairs = {
         "revise": (recipe.revise.max_new_tokens, 1 + 2 * recipe.revise.rounds, 0),
         "pairs": (recipe.pairs.max_new_tokens, recipe.pairs.candidates, recipe.pairs.per_prompt),
@@ -146,7 +152,7 @@ def _phase(
     criteria = [len(criteria_for(constitution, prompt, settings, recipe.seed)) for prompt in prompts]
     # A critique shows the reply, a revision the critique too: on average a prompt and one answer before the answer that is made.
     said = room if phase == "revise" else 0
-    generated = per_prompt * sum(length + said + room for length in lengths)
+    generated = per_prompt * sum(length + said + room for length in lengths) + 2 * recipe.revise.rounds * shown * len(prompts)
     judged = sum(2 * pairs * count * (length + 2 * room) for count, length in zip(criteria, lengths, strict=True))
     return PhasePlan(
         prompts=len(prompts),

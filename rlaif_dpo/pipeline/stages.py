@@ -17,6 +17,7 @@ from rlaif_dpo.pipeline.truth import truth_of
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import Recipe
+from rlaif_dpo.revise.few_shot import few_shot_path
 from rlaif_dpo.seeding import content_hash
 
 PROMPTS = "prompts.jsonl"
@@ -186,7 +187,8 @@ STAGES = (
         principles="revise",
         outside=lambda recipe: {
             **_weights(recipe.model.path, recipe.revise.critic),
-            **{str(path): Path(path) for path in (recipe.revise.few_shot, recipe.revise.helpfulness.source) if path},
+            **({recipe.revise.few_shot: few_shot_path(recipe.revise.few_shot)} if recipe.revise.few_shot else {}),
+            **({path: Path(path)} if (path := recipe.revise.helpfulness.source) else {}),
         },
         perform=_revise,
         outputs=(REVISED,),

@@ -7,12 +7,13 @@ from pathlib import Path
 from rlaif_dpo.constitution.schema import Constitution, Principle
 from rlaif_dpo.engines.base import Completion, Engine, FinishReason, Request, Sampling
 from rlaif_dpo.engines.journal import complete
+from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import Row
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import Revise
 from rlaif_dpo.revise.clean import clean_critique, clean_revision, finds_fault
-from rlaif_dpo.revise.few_shot import Dialogue, load_few_shot, with_examples
+from rlaif_dpo.revise.few_shot import NO_ROOM, Dialogue, load_few_shot, with_examples
 from rlaif_dpo.revise.templates import critique_messages, revision_messages
 from rlaif_dpo.seeding import content_hash, derive_rng, derive_seed
 
@@ -88,6 +89,7 @@ def critique_and_revise(
     not generated again. Each prompt needs a principle that applies to it. A turn that fails leaves the reply as it was.
     """
     examples = load_few_shot(settings.few_shot, progress)
+    _check_room(examples, prompts, critic)
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
     requests = [Request(prompt.id, prompt.messages, sampling, derive_seed(seed, "draft", prompt.id)) for prompt in prompts]
     drafts = complete(folder / "drafts.jsonl", engine, requests, _describe_draft, progress, "drafts")
@@ -98,6 +100,12 @@ def critique_and_revise(
     for round in range(1, settings.rounds + 1):
         loop.take_round(round, threads)
     return threads
+
+
+def _check_room(examples: Sequence[Dialogue], prompts: Sequence[PromptRow], critic: Engine) -> None:
+    fits = (critic.count_tokens(with_examples(prompt.messages, examples)) < critic.context_length for prompt in prompts)
+    if examples and prompts and not any(fits):
+        raise UserError(NO_ROOM.format(model=critic.name, context=critic.context_length))
 
 
 def _describe_draft(completion: Completion) -> Row:
