@@ -20,6 +20,11 @@ def read_jsonl(path: Path) -> Iterator[Row]:
                 yield json.loads(line)
 
 
+def read_journal(path: Path) -> dict[str, Row]:
+    """The rows of a JSONL file by their `id`. A row that was made again stands below the old one, and counts."""
+    return {row["id"]: row for row in read_jsonl(path)}
+
+
 class JsonlWriter:
     """Appends rows to a JSONL file, each flushed as it comes. Opening it cuts off a torn last line."""
 

@@ -21,6 +21,7 @@ SMALL = (
     "prompts.revise=12", "prompts.pairs=12", "prompts.evaluate=6", "revise.rounds=1", "pairs.candidates=2", "pairs.per_prompt=1",
     "sft.epochs=1", "dpo.epochs=1", "evaluate.bootstrap=50",
 )  # fmt: skip
+STANDS_FOR = {"FILE": "front_desk.yaml", "RUN": "runs/quickstart", "RECIPE": "my.yaml"}
 RUN_BY_MAKE = ("rlaif-dpo",)
 """What `make` starts and the tests may start too; ruff, mypy and pytest are asked for their help instead."""
 TOO_LONG = ("python -m rlaif_dpo.sandbox.pretrain", "python -m rlaif_dpo.sandbox.measure")
@@ -74,7 +75,7 @@ class Clone:
 
     def _shell(self, command: str) -> str:
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-        filled = re.sub(r"\bFILE\b", "front_desk.yaml", re.sub(r"\bRUN\b", "runs/quickstart", command))
+        filled = re.sub(r"\b(FILE|RUN|RECIPE)\b", lambda word: STANDS_FOR[word[0]], command)
         done = subprocess.run(
             filled, shell=True, cwd=self.folder, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rlaif_dpo.constitution.schema import Constitution
 from rlaif_dpo.evaluate.answers import Answers
 from rlaif_dpo.evaluate.bootstrap import estimate, rates
-from rlaif_dpo.files import JsonlWriter, Row, read_jsonl
+from rlaif_dpo.files import Row
 from rlaif_dpo.judges.base import Comparison, Judge
 from rlaif_dpo.judges.criteria import criteria_for
+from rlaif_dpo.judges.journal import judge_all
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import JudgeSettings
@@ -59,13 +60,7 @@ def judge_answers(
         and prompt.id in answers[earlier]
         and (criteria := criteria_for(constitution, prompt, every, seed=0))
     ]
-    have = {row["id"] for row in read_jsonl(path)}
-    done = sum(comparison.id in have for comparison in comparisons)
-    with JsonlWriter(path) as out, progress.task("judgments", len(comparisons), done=done) as task:
-        for judgment in judge.compare(comparisons, skip=have):
-            out.write(judgment.as_row())
-            task.advance(1, judgment.tokens)
-    rows = {row["id"]: row for row in read_jsonl(path)}
+    rows = judge_all(comparisons, judge, path, progress)
     return {pair: [rows.get(f"{pair}/{prompt.id}") for prompt in prompts] for pair in pairs}
 
 

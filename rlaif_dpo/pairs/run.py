@@ -8,9 +8,10 @@ from pathlib import Path
 from rlaif_dpo.constitution.schema import Constitution
 from rlaif_dpo.engines.base import Engine
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import JsonlWriter, Row, read_jsonl, write_jsonl
+from rlaif_dpo.files import Row, write_jsonl
 from rlaif_dpo.judges.base import Comparison, Judge
 from rlaif_dpo.judges.criteria import criteria_for
+from rlaif_dpo.judges.journal import judge_all
 from rlaif_dpo.pairs.candidates import (
     CANDIDATE_FAILED,
     DUPLICATE,
@@ -80,7 +81,7 @@ def run_pairs(
         pairs += choose_pairs(prompt, usable, settings.per_prompt, seed)
 
     comparisons, unworthy = _comparisons(pairs, constitution, settings, judge_settings, seed)
-    judgments = _judge(comparisons, judge, folder / "judgments.jsonl", progress)
+    judgments = judge_all(comparisons, judge, folder / "judgments.jsonl", progress)
     provenance: Row = {
         "constitution": constitution.hash,
         "policy": engine.name,
@@ -135,16 +136,3 @@ def _comparisons(
         else:
             comparisons.append(Comparison(pair.id, pair.prompt.messages, pair.first.text, pair.second.text, criteria))
     return comparisons, unworthy
-
-
-def _judge(comparisons: Sequence[Comparison], judge: Judge, path: Path, progress: Progress) -> dict[str, Row]:
-    """The judgment of every comparison, by pair id; those that `path` lacks are appended as they come."""
-    rows = {row["id"]: row for row in read_jsonl(path)}
-    done = {comparison.id for comparison in comparisons} & rows.keys()
-    with JsonlWriter(path) as writer, progress.task("judgments", len(comparisons), len(done)) as task:
-        for judgment in judge.compare(comparisons, skip=done):
-            row = judgment.as_row()
-            writer.write(row)
-            rows[judgment.id] = row
-            task.advance(1, judgment.tokens)
-    return {comparison.id: rows[comparison.id] for comparison in comparisons}

@@ -8,7 +8,8 @@ from pathlib import Path
 from rlaif_dpo.constitution.schema import Constitution
 from rlaif_dpo.engines.base import Engine
 from rlaif_dpo.errors import UserError, did_you_mean
-from rlaif_dpo.files import read_jsonl, write_jsonl
+from rlaif_dpo.files import read_journal, read_jsonl, write_jsonl
+from rlaif_dpo.judges.journal import is_settled
 from rlaif_dpo.models.source import model_folder
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.keys import Ingredients, constitution_ingredients, file_ingredient, recipe_ingredients
@@ -57,6 +58,7 @@ class Stage:
         principles: The phase of the constitution it reads.
         inputs: The files it reads, relative to the run directory.
         outside: The paths outside the run it reads, by what they are; those that exist count with their content.
+        journals: The files in its folder whose rows are a model's answers or a judge's, and may have failed.
     """
 
     name: str
@@ -68,6 +70,12 @@ class Stage:
     principles: str | None = None
     inputs: tuple[str, ...] = ()
     outside: Callable[[Recipe], Mapping[str, Path]] = lambda recipe: {}
+    journals: tuple[str, ...] = ()
+
+    def failed_rows(self, folder: Path) -> int:
+        """Rows of the journals whose request failed, and was not had later."""
+        rows = [row for name in self.journals for row in read_journal(folder / name).values()]
+        return sum(not is_settled(row) if "verdicts" in row else row["error"] is not None for row in rows)
 
     def ingredients(self, recipe: Recipe, constitution: Constitution, run: Path) -> Ingredients:
         """Exactly what the result depends on, by name."""
@@ -192,6 +200,7 @@ STAGES = (
         },
         perform=_revise,
         outputs=(REVISED,),
+        journals=("drafts.jsonl", "critiques.jsonl", "revisions.jsonl"),
     ),
     Stage(
         name="20-sft",
@@ -212,6 +221,7 @@ STAGES = (
         outside=lambda recipe: _weights(recipe.model.path, recipe.judge.model),
         perform=_pairs,
         outputs=(PREFERENCES,),
+        journals=("candidates.jsonl", "judgments.jsonl"),
     ),
     Stage(
         name="40-dpo",
@@ -232,6 +242,7 @@ STAGES = (
         outside=lambda recipe: _weights(recipe.model.path, recipe.judge.model),
         perform=_evaluate,
         outputs=("50-evaluate/results.json",),
+        journals=("answers.jsonl", "judgments.jsonl"),
     ),
 )
 REPORT = "report"

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from rlaif_dpo.constitution.load import load_constitution
-from rlaif_dpo.files import Row, read_jsonl
+from rlaif_dpo.files import Row, read_journal, read_jsonl
 from rlaif_dpo.recipe.load import load_recipe
 
 GENERATED = (
@@ -92,7 +92,7 @@ def _of_stages(run: Path, part: Callable[[Row], Any]) -> dict[str, Any]:
 def _labels(folder: Path) -> dict[str, Any] | None:
     """The labels that DPO trained on (preferences), and what the judgments behind them were made of."""
     preferences = list(read_jsonl(folder / "preferences.jsonl"))
-    judgments = list(read_jsonl(folder / "judgments.jsonl"))
+    judgments = read_journal(folder / "judgments.jsonl").values()
     if not judgments:
         return None
     counts = [0] * LABEL_BINS
@@ -125,6 +125,7 @@ def _verdict_numbers(verdicts: list[Row]) -> dict[str, float | None]:
 
 
 def _cost(run: Path) -> dict[str, Any]:
+    """What was spent: rows that failed and were tried again count twice."""
     judgments = [row for name in JUDGED for row in read_jsonl(run / name)]
     return {
         "usd": float(sum(row["cost_usd"] for row in judgments)),

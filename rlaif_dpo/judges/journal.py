@@ -1,0 +1,32 @@
+"""Judgments that survive a kill: each goes to its JSONL file as it comes, and what is settled is never asked again."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlaif_dpo.files import JsonlWriter, Row, read_journal
+from rlaif_dpo.judges.base import Comparison, Judge
+from rlaif_dpo.progress import Progress
+
+
+def judge_all(comparisons: Sequence[Comparison], judge: Judge, path: Path, progress: Progress) -> dict[str, Row]:
+    """The judgment row of every comparison, by its id; those that `path` lacks are appended as they come.
+
+    The judge sees all comparisons whatever `path` holds, so that it plans its batches as an uninterrupted run would. A judgment
+    in which a request failed is asked for again; the new row is appended, and counts, unless it fails as the old one did.
+    """
+    rows = read_journal(path)
+    done = {comparison.id for comparison in comparisons if comparison.id in rows and is_settled(rows[comparison.id])}
+    with JsonlWriter(path) as writer, progress.task("judgments", len(comparisons), len(done)) as task:
+        for judgment in judge.compare(comparisons, skip=done):
+            row = json.loads(json.dumps(judgment.as_row()))
+            if rows.get(judgment.id) != row:
+                writer.write(row)
+            rows[judgment.id] = row
+            task.advance(1, judgment.tokens)
+    return {comparison.id: rows[comparison.id] for comparison in comparisons}
+
+
+def is_settled(row: Row) -> bool:
+    """Whether asking again would change nothing: every verdict has both its orders. Too little mass is an answer."""
+    return all(verdict["logprobs_ab"] is not None and verdict["logprobs_ba"] is not None for verdict in row["verdicts"])
