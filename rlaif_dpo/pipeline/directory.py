@@ -197,8 +197,11 @@ def package_versions() -> dict[str, str]:
 def _read_record(path: Path) -> StageRecord | None:
     if not path.exists():
         return None
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    return StageRecord(**fields | {"outputs": tuple(fields["outputs"])})
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return StageRecord(**fields | {"outputs": tuple(fields["outputs"])})
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is damaged; delete it, and its stage is done anew") from None
 
 
 def _now() -> str:

@@ -16,7 +16,8 @@ from rlaif_dpo.pipeline.state import stage_status
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe import Recipe
-from rlaif_dpo.revise.few_shot import NO_ROOM, load_few_shot, with_examples
+from rlaif_dpo.revise.few_shot import load_few_shot, with_examples
+from rlaif_dpo.revise.loop import check_room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,6 +95,7 @@ def plan(recipe: Recipe, root: Path | str = "runs") -> Plan:
     """
     constitution = load_constitution(recipe.constitution)
     check_recipe(recipe, constitution)
+    from rlaif_dpo.models.chat import render
     from rlaif_dpo.models.load import load_tokenizer
     from rlaif_dpo.prompts import load_prompts, shortfall, split_prompts
 
@@ -107,6 +109,11 @@ def plan(recipe: Recipe, root: Path | str = "runs") -> Plan:
                 f"every one of the {found.prompts} prompts of {phase} is longer than the context of {recipe.model.path} "
                 f"({context_length} tokens); use shorter prompts or another model"
             )
+    if recipe.revise.critic == "same":
+        examples, prompts = load_few_shot(recipe.revise.few_shot, Silent()), split["revise"]
+        check_room(
+            lambda messages: len(render(tokenizer, messages)), context_length, recipe.model.path, prompts, constitution, examples
+        )
     directory = RunDirectory(Path(root) / recipe.name)
     short = shortfall(split, recipe.prompts)
     return Plan(
@@ -141,8 +148,6 @@ def _phase(
     lengths = [len(render(tokenizer, prompt.messages)) for prompt in prompts]
     examples = load_few_shot(recipe.revise.few_shot, Silent()) if phase == "revise" else ()
     shown = len(render(tokenizer, with_examples(prompts[0].messages, examples))) - lengths[0]
-    if examples and recipe.revise.critic == "same" and shown + min(lengths) >= context_length:
-        raise UserError(NO_ROOM.format(model=recipe.model.path, context=context_length))
     room, per_prompt, pairs = {
         "revise": (recipe.revise.max_new_tokens, 1 + 2 * recipe.revise.rounds, 0),
         "pairs": (recipe.pairs.max_new_tokens, recipe.pairs.candidates, recipe.pairs.per_prompt),

@@ -31,10 +31,17 @@ class Run:
         self.path = open_run(Path(path)).path
 
     def report(self) -> dict[str, Any]:
-        """Write `report.html` and `README.md` anew and return the evidence behind them."""
+        """Write `report.html` and `README.md` anew and return the evidence behind them.
+
+        Raises:
+            UserError: A file of the run is damaged, or the disk is full or read-only.
+        """
         from rlaif_dpo.report.write import write_report
 
-        write_report(self.path)
+        try:
+            write_report(self.path)
+        except OSError as error:
+            raise _mendable(RunDirectory(self.path), error) or error from error
         return self.evidence()
 
     def evidence(self) -> dict[str, Any]:

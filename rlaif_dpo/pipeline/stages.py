@@ -117,6 +117,9 @@ def _prompts(c: Context) -> Counts:
 
     settings = c.recipe.prompts
     load = load_prompts(settings, c.recipe.seed)
+    if load.dropped:
+        reasons = ", ".join(f"{count} {why}" for why, count in load.dropped.most_common())
+        c.progress.say(f"{settings.source}: dropped {load.dropped.total()} rows ({reasons})")
     phases = split_prompts(load.rows, settings, c.recipe.seed)
     if sentence := shortfall(phases, settings):
         c.progress.say(sentence)
@@ -259,7 +262,7 @@ def stage_index(name: str) -> int:
     for index, known in enumerate(names):
         if name in (known, *known.split("-")):
             return index
-    raise UserError(f'There is no stage "{name}".{did_you_mean(name, names)} The stages: {", ".join(names)}.')
+    raise UserError(f'There is no stage "{name}".{did_you_mean(name, names)}')
 
 
 def _weights(*paths: str) -> dict[str, Path]:

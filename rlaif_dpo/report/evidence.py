@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from rlaif_dpo.constitution.load import load_constitution
+from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import Row, read_journal, read_jsonl
 from rlaif_dpo.recipe.load import load_recipe
 
@@ -47,8 +48,17 @@ def evidence(run_dir: Path | str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; None if there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """The value in a JSON file of the run; None if there is no such file.
+
+    Raises:
+        UserError: It is not JSON.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged; delete it, and its stage is done anew") from None
 
 
 def reproduce_command(run: Path, name: str) -> str:

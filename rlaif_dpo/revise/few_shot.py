@@ -11,10 +11,6 @@ from rlaif_dpo.revise.clean import finds_fault
 from rlaif_dpo.shipped import shipped_files
 
 Dialogue = tuple[Message, ...]
-NO_ROOM = (
-    "revise.few_shot: the examples leave no room for any prompt in the context of {model} ({context} tokens); "
-    "use fewer and shorter ones, or none"
-)
 
 
 def shipped_few_shot() -> dict[str, Path]:

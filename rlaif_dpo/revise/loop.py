@@ -13,7 +13,7 @@ from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import Revise
 from rlaif_dpo.revise.clean import clean_critique, clean_revision, finds_fault
-from rlaif_dpo.revise.few_shot import NO_ROOM, Dialogue, load_few_shot, with_examples
+from rlaif_dpo.revise.few_shot import Dialogue, load_few_shot, with_examples
 from rlaif_dpo.revise.templates import critique_messages, revision_messages
 from rlaif_dpo.seeding import content_hash, derive_rng, derive_seed
 
@@ -89,7 +89,7 @@ def critique_and_revise(
     not generated again. Each prompt needs a principle that applies to it. A turn that fails leaves the reply as it was.
     """
     examples = load_few_shot(settings.few_shot, progress)
-    _check_room(examples, prompts, critic)
+    check_room(critic.count_tokens, critic.context_length, critic.name, prompts, constitution, examples)
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
     requests = [Request(prompt.id, prompt.messages, sampling, derive_seed(seed, "draft", prompt.id)) for prompt in prompts]
     drafts = complete(folder / "drafts.jsonl", engine, requests, _describe_draft, progress, "drafts")
@@ -102,10 +102,35 @@ def critique_and_revise(
     return threads
 
 
-def _check_room(examples: Sequence[Dialogue], prompts: Sequence[PromptRow], critic: Engine) -> None:
-    fits = (critic.count_tokens(with_examples(prompt.messages, examples)) < critic.context_length for prompt in prompts)
-    if examples and prompts and not any(fits):
-        raise UserError(NO_ROOM.format(model=critic.name, context=critic.context_length))
+def check_room(
+    count: Callable[[Dialogue], int],
+    context: int,
+    critic: str,
+    prompts: Sequence[PromptRow],
+    constitution: Constitution,
+    examples: Sequence[Dialogue],
+) -> None:
+    """Refuse a critic whose context of `context` tokens holds no critique request, not even for an empty reply.
+
+    Raises:
+        UserError: Not one of `prompts` leaves room behind the examples.
+    """
+    governed = [(prompt, requests) for prompt in prompts if (requests := [p.critique for p in applicable(constitution, prompt)])]
+    fits = (
+        count(critique_messages(with_examples(prompt.messages, examples), "", min(requests, key=len))) < context
+        for prompt, requests in governed
+    )
+    if not governed or any(fits):
+        return
+    if examples:
+        raise UserError(
+            f"revise.few_shot: the examples leave no room for any prompt in the context of {critic} ({context} tokens); "
+            "use fewer and shorter ones, or none"
+        )
+    raise UserError(
+        f"no critique request fits into the context of {critic} ({context} tokens); use shorter prompts and principles, "
+        "or a model with a longer context"
+    )
 
 
 def _describe_draft(completion: Completion) -> Row:

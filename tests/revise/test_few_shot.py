@@ -130,3 +130,11 @@ def test_examples_that_fill_the_context_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^revise\.few_shot: the examples leave no room .* context of small .500 tokens.[^\n]*$"):
         run_revise([prompt("p", "plain")], CONSTITUTION, settings, engine(), small, tmp_path, 0, Silent())
     assert not (tmp_path / "drafts.jsonl").exists()  # said before anything is spent
+
+
+def test_a_context_without_room_for_a_critique_is_one_line(tmp_path: Path) -> None:
+    """The prompt is one word, the request that follows it some thirty: 12 words hold the one and not the other."""
+    small = LimitedEngine(lambda request: "a draft", context_length=12, name="small")
+    with pytest.raises(UserError, match=r"^no critique request fits into the context of small .12 tokens.; use shorter [^\n]*$"):
+        run_revise([prompt("p", "plain")], CONSTITUTION, Revise(rounds=1), small, small, tmp_path, 0, Silent())
+    assert not (tmp_path / "drafts.jsonl").exists()
