@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COPIED = ("Makefile", "pyproject.toml", "constraints.txt", "recipes", "benchmarks")
 SMALL = (
-    "prompts.revise=12", "prompts.pairs=12", "prompts.evaluate=6", "revise.rounds=1", "pairs.candidates=2", "pairs.per_prompt=1",
+    "prompts.revise=8", "prompts.pairs=8", "prompts.evaluate=3", "revise.rounds=1", "pairs.candidates=2", "pairs.per_prompt=1",
     "sft.epochs=1", "dpo.epochs=1", "evaluate.bootstrap=50",
 )  # fmt: skip
 STANDS_FOR = {"FILE": "front_desk.yaml", "RUN": "runs/quickstart", "RECIPE": "my.yaml"}
@@ -29,7 +29,10 @@ TOO_LONG = ("python -m rlaif_dpo.sandbox.pretrain", "python -m rlaif_dpo.sandbox
 
 
 def commands(page: str) -> list[str]:
-    """The commands of a page in its order: the lines of its bash fences, and what stands in backticks with arguments."""
+    """The commands of a page in its order: the lines of its bash fences, and what stands in backticks with arguments.
+
+    What is only mentioned is run as well, and so is written with its arguments: `rlaif-dpo plan RECIPE`.
+    """
     found: list[str] = []
     for fence, inline in re.findall(r"^```bash\n(.*?)^```|`((?:rlaif-dpo|python) [^`\n]+)`", page, re.DOTALL | re.MULTILINE):
         found += [line for line in fence.replace("\\\n", "").splitlines() if line.strip()] or [inline]
