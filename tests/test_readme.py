@@ -36,7 +36,7 @@ def commands(page: str) -> list[str]:
     found: list[str] = []
     for fence, inline in re.findall(r"^```bash\n(.*?)^```|`((?:rlaif-dpo|python) [^`\n]+)`", page, re.DOTALL | re.MULTILINE):
         found += [line for line in fence.replace("\\\n", "").splitlines() if line.strip()] or [inline]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(re.sub(r"\b(FILE|RUN|RECIPE)\b", lambda word: STANDS_FOR[word[0]], command) for command in found))
 
 
 class Clone:
@@ -77,10 +77,11 @@ class Clone:
         return self._shell(line if Path(line.split()[0]).name in RUN_BY_MAKE else f"{line} --help")
 
     def _shell(self, command: str) -> str:
+        # `make test` starts these tests: what it says to the makes below it is not the reader's.
+        typed = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-        filled = re.sub(r"\b(FILE|RUN|RECIPE)\b", lambda word: STANDS_FOR[word[0]], command)
         done = subprocess.run(
-            filled, shell=True, cwd=self.folder, env=os.environ | {"PATH": path}, stdin=subprocess.DEVNULL,
+            command, shell=True, cwd=self.folder, env=typed | {"PATH": path}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, f"`{command}` ended with {done.returncode}:\n{done.stdout}"
@@ -126,6 +127,13 @@ def test_a_wrong_command_is_noticed(clone: Clone, page: str) -> None:
     with pytest.raises(AssertionError, match="ended with"):
         for command in commands(page):
             clone.run(command)
+
+
+def test_make_lines_are_read_alike_below_another_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make test` runs these tests, and a make below a make also prints which folder it enters."""
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("MAKEFLAGS", "w")
+    Clone(tmp_path).run("make lint")
 
 
 def test_a_wrong_program_in_the_makefile_is_noticed(tmp_path: Path) -> None:
