@@ -7,12 +7,18 @@ evaluation, and prints what ground truth says. All other settings stay, so a los
 import argparse
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlaif_dpo import load_recipe, run
 
 LOSSES = ("soft", "hard", "gdpo", "rdpo", "ipo")
 COLUMNS = ("adherence", "knowledge", "dangerous_complied", "benign_refused")
+
+
+def cell(leaf: Mapping[str, float | None]) -> str:
+    """A share with its interval; a dash where no prompt asked for it."""
+    return f"{leaf['value']:.3f} ({leaf['low']:.2f} to {leaf['high']:.2f})" if leaf["n"] else "–"
 
 
 def main() -> None:
@@ -27,8 +33,7 @@ def main() -> None:
             recipe = load_recipe(args.run / "recipe.yaml", [f"dpo.loss={loss}"])
             shutil.copytree(args.run, Path(folder) / recipe.name)
             truth = run(recipe, root=folder).report()["truth"]["dpo"]
-        cells = [f"{leaf['value']:.3f} ({leaf['low']:.2f} to {leaf['high']:.2f})" for leaf in (truth[name] for name in COLUMNS)]
-        print(f"| {loss} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {loss} | " + " | ".join(cell(truth[name]) for name in COLUMNS) + " |", flush=True)
 
 
 if __name__ == "__main__":

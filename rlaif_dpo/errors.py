@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -18,3 +19,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f' Did you mean "{near[0]}"?'
     return f" Known: {', '.join(options)}." if options else ""
+
+
+def did_you_mean_file(path: Path, known: Iterable[str]) -> str:
+    """The same for a missing file: a file beside it, or one of the `known` names that stand for files."""
+    beside = [file.name for file in path.parent.glob("*") if file.is_file()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, sorted(beside), n=1, cutoff=0.6)
+    return f' Did you mean "{path.parent / near[0]}"?' if near else did_you_mean(path.stem, known)

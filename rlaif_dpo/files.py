@@ -7,17 +7,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rlaif_dpo.errors import UserError
+
 Row = dict[str, Any]
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
-    """The whole rows of a JSONL file, in order; none if it does not exist. A last line torn by a kill is skipped."""
+    """The whole rows of a JSONL file of ours, in order; none if it does not exist. A last line torn by a kill is skipped.
+
+    Raises:
+        UserError: Another line is not JSON.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             if line.endswith(b"\n") and line.strip():
-                yield json.loads(line)
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    raise UserError(f"{path}:{number}: this line is damaged; start its stage over with --from") from None
+                yield row
+
+
+def read_journal(path: Path) -> dict[str, Row]:
+    """The rows of a JSONL file by their `id`. A row that was made again stands below the old one, and counts."""
+    return {row["id"]: row for row in read_jsonl(path)}
 
 
 class JsonlWriter:

@@ -1,6 +1,7 @@
 """The `rlaif-dpo` command: its verbs, and how their errors end."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -68,9 +69,19 @@ def main(args: Sequence[str] | None = None) -> None:
         os.environ.setdefault(name, value)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+    words = list(sys.argv[1:] if args is None else args)
     try:
-        app(args=None if args is None else list(args), prog_name="rlaif-dpo")
+        _check_settings(words)
+        app(args=words, prog_name="rlaif-dpo")
     except UserError as error:
         for line in str(error).splitlines():
             typer.echo(f"error: {line}", err=True)
         sys.exit(2)
+
+
+def _check_settings(words: Sequence[str]) -> None:
+    """Refuse `--dpo.beta 0.2`, as other tools write it: no option has a dot in its name."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if match := re.fullmatch(r"--(\w+(?:\.\w+)+)(?:=(.*))?", word):
+            setting = f"{match[1]}={following if match[2] is None else match[2]}"
+            raise UserError(f"--{match[1]} is no option; settings are written key=value: {setting}")

@@ -16,6 +16,7 @@ def run(
     overrides: Overrides = None,
     from_stage: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Redo from this stage on.")] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try failed rows of finished stages again.")] = False,
     root: Root = "runs",
     json: Json = False,
 ) -> None:
@@ -30,7 +31,7 @@ def run(
     settings = load_recipe(recipe, overrides or ())
     try:
         with terminal_progress() as progress:
-            done = pipeline.run(settings, root, from_stage, until, progress)
+            done = pipeline.run(settings, root, from_stage, until, progress, retry)
     except KeyboardInterrupt:
         command = pipeline.resume_command(settings, root, until)
         typer.echo(f"\nStopped; what is done is kept. To go on:\n  {command}", err=True)

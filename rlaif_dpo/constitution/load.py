@@ -11,7 +11,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from rlaif_dpo.constitution.document import Problems, build, from_mapping, make_principle, tidy
 from rlaif_dpo.constitution.schema import Constitution, Principle
-from rlaif_dpo.errors import UserError, did_you_mean
+from rlaif_dpo.errors import UserError, did_you_mean, did_you_mean_file
 from rlaif_dpo.shipped import shipped_files
 
 SUFFIXES = (".yaml", ".yml", ".json", ".md")
@@ -99,7 +99,7 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"There is no file {path}; check the path.") from None
+        raise UserError(f"There is no constitution file {path}.{did_you_mean_file(path, shipped_constitutions())}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:

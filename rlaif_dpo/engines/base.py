@@ -71,6 +71,9 @@ class Completion:
     reasoning: str | None = None
     spent: Spent | None = None
 
+    def __post_init__(self) -> None:
+        _settle(self)
+
 
 @dataclass(frozen=True)
 class OptionRequest:
@@ -101,6 +104,15 @@ class OptionScores:
     outcome: Outcome = "ok"
     source: Source = "logprob"
     spent: Spent | None = None
+
+    def __post_init__(self) -> None:
+        _settle(self)
+
+
+def _settle(row: Completion | OptionScores) -> None:
+    """A failure that is no other outcome is an "error"."""
+    if row.error is not None and row.outcome == "ok":
+        object.__setattr__(row, "outcome", "error")
 
 
 class Engine(Protocol):

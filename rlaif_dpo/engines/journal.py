@@ -1,11 +1,13 @@
-"""Completions that survive a kill: each goes to its JSONL file as it finishes and is never asked for again."""
+"""Completions that survive a kill: each goes to its JSONL file as it finishes and is not asked for again, unless it failed."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlaif_dpo.engines.base import Completion, Engine, Request
-from rlaif_dpo.files import JsonlWriter, Row, read_jsonl
+from rlaif_dpo.engines.base import FINAL, Completion, Engine, Request
+from rlaif_dpo.files import JsonlWriter, Row, read_journal
 from rlaif_dpo.progress import Progress
+from rlaif_dpo.seeding import content_hash
 
 
 def complete(
@@ -13,13 +15,16 @@ def complete(
 ) -> dict[str, Row]:
     """Every row of `path`, by id, after the missing ones of `requests` were generated and appended as they finished.
 
-    `describe` gives the caller's columns; text, finish reason, error, tokens, seed, engine and template hash are on every row.
-    `requests` must not depend on what `path` holds: the engine plans its batches over all of them, so that a resumed run gives
-    the same texts. A row that failed is a row with `error`; it is not tried again.
+    `describe` gives the caller's columns; text, finish reason, error, tokens, seed, engine, and the hashes of the template and of
+    the messages are on every row. `requests` must not depend on which rows `path` holds: the engine plans its batches over all of
+    them, so that a resumed run gives the same texts. A row that failed is tried again, and so is one that answers other messages
+    (a revision whose critique was tried again). The new row is appended, and counts; one that fails as before is not.
     """
-    rows = {row["id"]: row for row in read_jsonl(path)}
+    rows = read_journal(path)
     seeds = {request.id: request.seed for request in requests}
-    done = seeds.keys() & rows.keys()
+    prompts = {request.id: content_hash(json.dumps(request.messages)) for request in requests}
+    had = {id for id, row in rows.items() if row.get("outcome") in FINAL}
+    done = {id for id, prompt in prompts.items() if id in had and rows[id].get("prompt_hash") == prompt}
     with JsonlWriter(path) as writer, progress.task(label, len(requests), len(done)) as task:
         for completion in engine.generate(requests, skip=done):
             row = {
@@ -28,13 +33,16 @@ def complete(
                 "text": completion.text,
                 "finish_reason": completion.finish_reason,
                 "error": completion.error,
+                "outcome": completion.outcome,
                 "prompt_tokens": completion.prompt_tokens,
                 "completion_tokens": completion.completion_tokens,
                 "seed": seeds[completion.id],
                 "engine": engine.name,
                 "template_hash": engine.template_hash,
+                "prompt_hash": prompts[completion.id],
             }
-            writer.write(row)
+            if rows.get(completion.id) != row:
+                writer.write(row)
             rows[completion.id] = row
             task.advance(1, completion.completion_tokens)
     return rows

@@ -61,7 +61,7 @@ class StoredEngine:
     def _call(self, request: OptionRequest, key: str, scores: OptionScores) -> Call:
         return Call(
             key=key, owner=request.id, base_url=LOCAL, model=self._engine.name, messages=request.messages,
-            parameters=self._parameters(request), sample=0, outcome="error" if scores.error else scores.outcome, text="",
+            parameters=self._parameters(request), sample=0, outcome=scores.outcome, text="",
             spent=Spent(Usage(scores.prompt_tokens, 0), 0.0, 0.0, 1),
             option_logprobs=scores.logprobs or None, mass=scores.mass, error=scores.error,
         )  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from rlaif_dpo.engines.base import Completion, OptionRequest, OptionScores, Request
+from rlaif_dpo.engines.base import Completion, OptionRequest, OptionScores, Outcome, Request
 from rlaif_dpo.engines.batches import isolate, pack
 from rlaif_dpo.engines.decode import DecodeRow, decode
 from rlaif_dpo.engines.options import OptionRow, option_spellings, plan_groups, score
@@ -54,7 +54,7 @@ class TransformersEngine:
                 prompt = self._prompt(request.messages, room=1)
             except Exception as error:
                 if request.id not in skip:
-                    yield _failed_completion(request, str(error))
+                    yield _failed_completion(request, str(error), outcome=_why(error))
                 continue
             rows.append(DecodeRow(request, prompt, min(request.sampling.max_new_tokens, self.context_length - len(prompt))))
         # The longest first: what does not fit into memory shows at once.
@@ -73,7 +73,7 @@ class TransformersEngine:
                 rows.append(OptionRow(request.id, tuple(self._prompt(request.messages, room=0)), spellings))
             except Exception as error:
                 if request.id not in skip:
-                    yield OptionScores(request.id, (), 0.0, 0, str(error))
+                    yield OptionScores(request.id, (), 0.0, 0, str(error), _why(error))
         run = partial(score, self._loaded, self._adapter)
         for batch in self._plan_scores(rows):
             if any(row.id not in skip for row in batch):
@@ -83,7 +83,7 @@ class TransformersEngine:
     def _prompt(self, messages: Sequence[Message], room: int) -> list[int]:
         prompt = render(self._loaded.tokenizer, messages)
         if len(prompt) + room > self.context_length:
-            raise ValueError(f"prompt of {len(prompt)} tokens exceeds the context of {self.context_length}")
+            raise TooLong(f"prompt of {len(prompt)} tokens exceeds the context of {self.context_length}")
         return prompt
 
     def _plan_scores(self, rows: Sequence[OptionRow]) -> Iterator[list[OptionRow]]:
@@ -103,5 +103,13 @@ def _longest(group: Sequence[OptionRow]) -> int:
     return max(len(row.prompt) for row in group)
 
 
-def _failed_completion(request: Request, reason: str, prompt_tokens: int = 0) -> Completion:
-    return Completion(request.id, "", prompt_tokens, 0, "error", reason)
+class TooLong(Exception):
+    """The prompt and its answer do not fit into the context."""
+
+
+def _why(error: Exception) -> Outcome:
+    return "context" if isinstance(error, TooLong) else "error"
+
+
+def _failed_completion(request: Request, reason: str, prompt_tokens: int = 0, outcome: Outcome = "error") -> Completion:
+    return Completion(request.id, "", prompt_tokens, 0, "error", reason, outcome)

@@ -2,15 +2,10 @@
 
 from collections.abc import Iterable
 
-from rlaif_dpo.engines.base import Completion, OptionScores, Outcome
+from rlaif_dpo.engines.base import Completion, OptionScores
 from rlaif_dpo.judges.base import LabelSource, total_cost, weakest
 
 Call = Completion | OptionScores
-
-
-def outcome_of(call: Call) -> Outcome:
-    """How it ended; a failure that is no other outcome is an "error"."""
-    return "error" if call.error is not None and call.outcome == "ok" else call.outcome
 
 
 def tokens_of(calls: Iterable[Call]) -> int:

@@ -1,10 +1,11 @@
 """Judgments that survive a kill: each goes to its JSONL file as it comes, and what is settled is never asked again."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from rlaif_dpo.engines.base import FINAL
-from rlaif_dpo.files import JsonlWriter, Row, read_jsonl, write_jsonl
+from rlaif_dpo.files import JsonlWriter, Row, read_journal, write_jsonl
 from rlaif_dpo.judges.base import Comparison, Judge
 from rlaif_dpo.progress import Progress
 
@@ -12,14 +13,15 @@ from rlaif_dpo.progress import Progress
 def judge_all(comparisons: Sequence[Comparison], judge: Judge, path: Path, progress: Progress) -> dict[str, Row]:
     """The judgment row of every comparison, by its id; those that `path` lacks are appended as they come.
 
-    The judge sees all comparisons whatever `path` holds, so that it plans its batches as an uninterrupted run would. In the end
-    the file has one row for each comparison, in their order: a judge that finishes in another order makes the same file.
+    The judge sees all comparisons whatever `path` holds, so that it plans its batches as an uninterrupted run would. A judgment
+    in which a request failed is asked for again; the new row is appended, and counts. In the end the file has one row for each
+    comparison, in their order: a judge that finishes in another order makes the same file.
     """
-    rows = {row["id"]: row for row in read_jsonl(path)}
+    rows = read_journal(path)
     done = {comparison.id for comparison in comparisons if comparison.id in rows and is_settled(rows[comparison.id])}
     with JsonlWriter(path) as writer, progress.task("judgments", len(comparisons), len(done)) as task:
         for judgment in judge.compare(comparisons, skip=done):
-            row = judgment.as_row()
+            row = json.loads(json.dumps(judgment.as_row()))
             writer.write(row)
             rows[judgment.id] = row
             task.advance(1, judgment.tokens)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rlaif_dpo.engines.base import Completion, Engine, OptionRequest, OptionScores, Request, Sampling
 from rlaif_dpo.judges.base import Comparison, Judgment
-from rlaif_dpo.judges.calls import cost_of, outcome_of, source_of, tokens_of
+from rlaif_dpo.judges.calls import cost_of, source_of, tokens_of
 from rlaif_dpo.judges.logits import pool, sigmoid
 from rlaif_dpo.judges.saturation import Saturation, saturation_of
 from rlaif_dpo.judges.templates import load_template
@@ -163,9 +163,9 @@ def _answer(question: Question, scores: OptionScores, thought: Completion | None
         logprobs = (shown_first, shown_second) if question.order == "ab" else (shown_second, shown_first)
     rationale = thought.text.strip() if thought is not None else None
     calls = (scores,) if thought is None else (thought, scores)
-    return Answer(logprobs, scores.mass, outcome_of(scores), scores.error, rationale, calls)
+    return Answer(logprobs, scores.mass, scores.outcome, scores.error, rationale, calls)
 
 
 def _no_rationale(thought: Completion) -> Answer:
-    outcome = outcome_of(thought) if thought.error is not None else "empty"
+    outcome = thought.outcome if thought.error is not None else "empty"
     return Answer(None, 0.0, outcome, thought.error or "the rationale is empty", None, (thought,))

@@ -7,7 +7,7 @@ from math import exp
 
 from rlaif_dpo.engines.base import Engine, OptionRequest, OptionScores
 from rlaif_dpo.judges.base import Comparison, Criterion, Judgment, Verdict
-from rlaif_dpo.judges.calls import cost_of, outcome_of, source_of, tokens_of
+from rlaif_dpo.judges.calls import cost_of, source_of, tokens_of
 from rlaif_dpo.judges.escape import escape
 from rlaif_dpo.judges.logits import pool, sigmoid
 from rlaif_dpo.judges.saturation import Saturation, saturation_of
@@ -175,7 +175,7 @@ class ScoreJudge:
             mass_ab=first.calls[k].mass,
             mass_ba=second.calls[k].mass,
             position_logit=None,
-            outcomes=dict(Counter(outcome_of(rating.calls[k]) for rating in (first, second))),
+            outcomes=dict(Counter(rating.calls[k].outcome for rating in (first, second))),
             scores=scores,
         )
         return verdict, logit

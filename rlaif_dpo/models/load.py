@@ -118,7 +118,8 @@ def _get(what: str, path: str, load: Any) -> Any:
         if Path(model_source(path)).is_dir():
             raise UserError(f"Could not load {what} of {path}: {reason[:300]}") from None
         raise UserError(
-            f"Could not get {what} of {path} from the Hub: check name, network and login, or give a local folder ({reason[:200]})"
+            f"{path} is no folder here, and {what} of it could not be had from the Hub: check name, network and login "
+            f"({reason.partition('. ')[0][:200]})"
         ) from None
 
 

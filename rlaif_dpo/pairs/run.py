@@ -102,9 +102,10 @@ def run_pairs(
     reasons = Counter(row["reason"] for row in dropped)
     if not preferences:
         commonest, count = reasons.most_common(1)[0] if reasons else (TOO_FEW, 0)
+        example = next((row["error"] for row in dropped if row["reason"] == commonest and row.get("error")), "")
         raise UserError(
             f"phase 2 left no preference to train on, out of {len(prompts)} prompts; the commonest reason is '{commonest}' "
-            f"({count} times); see {folder / 'dropped.jsonl'}"
+            f"({count} times{f', e.g. {example}' if example else ''}); see {folder / 'dropped.jsonl'}"
         )
     funnel = {
         "prompts": len(prompts),

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from rlaif_dpo.constitution import Constitution, lint
-from rlaif_dpo.errors import UserError
+from rlaif_dpo.errors import UserError, did_you_mean
 from rlaif_dpo.judges.build import check_judge, member_settings
 from rlaif_dpo.models.source import model_source
 from rlaif_dpo.prompts.sources import SUFFIXES
 from rlaif_dpo.recipe import Recipe
+from rlaif_dpo.revise.few_shot import few_shot_path, shipped_few_shot
 
 
 def check_recipe(recipe: Recipe, constitution: Constitution) -> None:
@@ -29,5 +30,6 @@ def check_recipe(recipe: Recipe, constitution: Constitution) -> None:
     ):
         if source is not None and source.endswith(SUFFIXES) and not Path(source).is_file():
             raise UserError(f"There is no file {source}; check `{key}`.")
-    if recipe.revise.few_shot is not None and not Path(recipe.revise.few_shot).is_file():
-        raise UserError(f"There is no file {recipe.revise.few_shot}; check `revise.few_shot`.")
+    examples = recipe.revise.few_shot
+    if examples is not None and not few_shot_path(examples).is_file():
+        raise UserError(f"There is no file {examples}; check `revise.few_shot`.{did_you_mean(examples, shipped_few_shot())}")

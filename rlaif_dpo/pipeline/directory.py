@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -78,6 +78,12 @@ class RunDirectory:
             record = StageRecord(stage, key, ingredients, before.started, now, seconds=self.seconds_spent(before))
         write_json(self.folder(stage) / "stage.started.json", asdict(record))
         return record
+
+    def reopen(self, done: StageRecord) -> None:
+        """Make a finished stage a half-finished one that keeps its start, its rows and the seconds it took."""
+        half = replace(done, session=_now(), finished=None, counts={}, outputs=())
+        write_json(self.folder(done.stage) / "stage.started.json", asdict(half))
+        (self.folder(done.stage) / "stage.json").unlink()
 
     def finish(self, record: StageRecord, seconds: float, counts: Mapping[str, int], outputs: tuple[str, ...]) -> StageRecord:
         """Write `stage.json`, at once, and take `stage.started.json` away."""
@@ -191,8 +197,11 @@ def package_versions() -> dict[str, str]:
 def _read_record(path: Path) -> StageRecord | None:
     if not path.exists():
         return None
-    fields = json.loads(path.read_text(encoding="utf-8"))
-    return StageRecord(**fields | {"outputs": tuple(fields["outputs"])})
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return StageRecord(**fields | {"outputs": tuple(fields["outputs"])})
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path} is damaged; delete it, and its stage is done anew") from None
 
 
 def _now() -> str:

@@ -13,8 +13,11 @@ from rlaif_dpo.pipeline.checks import check_recipe
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.stages import PHASES, PROMPTS, STAGES
 from rlaif_dpo.pipeline.state import stage_status
+from rlaif_dpo.progress import Silent
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe import Recipe
+from rlaif_dpo.revise.few_shot import load_few_shot, with_examples
+from rlaif_dpo.revise.loop import check_room
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,6 +95,7 @@ def plan(recipe: Recipe, root: Path | str = "runs") -> Plan:
     """
     constitution = load_constitution(recipe.constitution)
     check_recipe(recipe, constitution)
+    from rlaif_dpo.models.chat import render
     from rlaif_dpo.models.load import load_tokenizer
     from rlaif_dpo.prompts import load_prompts, shortfall, split_prompts
 
@@ -105,6 +109,11 @@ def plan(recipe: Recipe, root: Path | str = "runs") -> Plan:
                 f"every one of the {found.prompts} prompts of {phase} is longer than the context of {recipe.model.path} "
                 f"({context_length} tokens); use shorter prompts or another model"
             )
+    if recipe.revise.critic == "same":
+        examples, prompts = load_few_shot(recipe.revise.few_shot, Silent()), split["revise"]
+        check_room(
+            lambda messages: len(render(tokenizer, messages)), context_length, recipe.model.path, prompts, constitution, examples
+        )
     directory = RunDirectory(Path(root) / recipe.name)
     short = shortfall(split, recipe.prompts)
     return Plan(
@@ -137,6 +146,8 @@ def _phase(
     from rlaif_dpo.models.chat import render
 
     lengths = [len(render(tokenizer, prompt.messages)) for prompt in prompts]
+    examples = load_few_shot(recipe.revise.few_shot, Silent()) if phase == "revise" else ()
+    shown = len(render(tokenizer, with_examples(prompts[0].messages, examples))) - lengths[0]
     room, per_prompt, pairs = {
         "revise": (recipe.revise.max_new_tokens, 1 + 2 * recipe.revise.rounds, 0),
         "pairs": (recipe.pairs.max_new_tokens, recipe.pairs.candidates, recipe.pairs.per_prompt),
@@ -146,7 +157,7 @@ def _phase(
     criteria = [len(criteria_for(constitution, prompt, settings, recipe.seed)) for prompt in prompts]
     # A critique shows the reply, a revision the critique too: on average a prompt and one answer before the answer that is made.
     said = room if phase == "revise" else 0
-    generated = per_prompt * sum(length + said + room for length in lengths)
+    generated = per_prompt * sum(length + said + room for length in lengths) + 2 * recipe.revise.rounds * shown * len(prompts)
     judged = sum(2 * pairs * count * (length + 2 * room) for count, length in zip(criteria, lengths, strict=True))
     return PhasePlan(
         prompts=len(prompts),

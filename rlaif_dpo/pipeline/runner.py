@@ -20,6 +20,9 @@ from rlaif_dpo.progress import Progress, Silent
 from rlaif_dpo.recipe.emit import dump_recipe
 from rlaif_dpo.recipe.schema import Recipe
 
+FAILED = "failed rows"
+"""Among the counts of a stage: rows whose request failed. Absent where none did."""
+
 
 class Run:
     """A run on disk, finished or not."""
@@ -28,10 +31,17 @@ class Run:
         self.path = open_run(Path(path)).path
 
     def report(self) -> dict[str, Any]:
-        """Write `report.html` and `README.md` anew and return the evidence behind them."""
+        """Write `report.html` and `README.md` anew and return the evidence behind them.
+
+        Raises:
+            UserError: A file of the run is damaged, or the disk is full or read-only.
+        """
         from rlaif_dpo.report.write import write_report
 
-        write_report(self.path)
+        try:
+            write_report(self.path)
+        except OSError as error:
+            raise _mendable(RunDirectory(self.path), error) or error from error
         return self.evidence()
 
     def evidence(self) -> dict[str, Any]:
@@ -55,6 +65,7 @@ def run(
     from_stage: str | None = None,
     until: str | None = None,
     progress: Progress | None = None,
+    retry: bool = False,
 ) -> Run:
     """Do the stages of `recipe` in `root/<recipe.name>` that are not done yet.
 
@@ -64,6 +75,7 @@ def run(
         from_stage: Redo from this stage on, even what is finished.
         until: Stop after this stage.
         progress: Who is told.
+        retry: Try the rows again that failed in finished stages. A stage that is resumed always does.
 
     Raises:
         UserError: A stage name, the recipe's files, a run in use, a full disk. All finished rows are kept.
@@ -86,7 +98,7 @@ def run(
                 directory.discard(stage.name)
             for stage in STAGES[: last + 1]:
                 at = stage.name
-                _perform(stage, context)
+                _perform(stage, context, retry)
             if last == len(STAGES):
                 at = REPORT
                 Run(directory.path).report()
@@ -111,16 +123,24 @@ def resume_command(recipe: Recipe, root: Path | str = "runs", until: str | None 
     return shlex.join(words)
 
 
-def _perform(stage: Stage, context: Context) -> None:
+def _perform(stage: Stage, context: Context, retry: bool) -> None:
     directory, say = context.directory, context.progress.say
     ingredients = stage.ingredients(context.recipe, context.constitution, directory.path)
     key = key_of(ingredients)
     done, half = directory.finished(stage.name), directory.half(stage.name)
     if done is not None and done.key == key:
-        directory.event("skipped", stage.name)
-        say(f"{stage.name}: finished before, skipped")
-        return
-    if done is None and half is not None and half.key == key:
+        failed = done.counts.get(FAILED, 0)
+        if not (retry and failed):
+            directory.event("skipped", stage.name)
+            say(
+                f"{stage.name}: finished before, skipped"
+                + (f"; failed rows: {failed}, --retry tries them again" if failed else "")
+            )
+            return
+        directory.reopen(done)
+        directory.event("retried", stage.name, rows=failed)
+        say(f"{stage.name}: tries its failed rows again ({failed})")
+    elif done is None and half is not None and half.key == key:
         directory.event("resumed", stage.name)
         say(f"{stage.name}: goes on where it stopped")
     else:
@@ -132,6 +152,8 @@ def _perform(stage: Stage, context: Context) -> None:
     record = directory.begin(stage.name, key, ingredients)
     start = time.monotonic()
     counts = stage.perform(context)
+    if failed := stage.failed_rows(directory.folder(stage.name)):
+        counts = counts | {FAILED: failed}
     done = directory.finish(record, time.monotonic() - start, counts, stage.outputs)
     directory.event("finished", stage.name, seconds=done.seconds, counts=done.counts)
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlaif_dpo.constitution.schema import Constitution
-from rlaif_dpo.engines.base import Engine
+from rlaif_dpo.engines.base import FINAL, Engine
 from rlaif_dpo.errors import UserError, did_you_mean
-from rlaif_dpo.files import read_jsonl, write_jsonl
+from rlaif_dpo.files import read_journal, read_jsonl, write_jsonl
 from rlaif_dpo.judges.base import Judge
 from rlaif_dpo.judges.build import build_judge, judge_files, member_settings
+from rlaif_dpo.judges.journal import is_settled
 from rlaif_dpo.models.source import model_folder
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.keys import Ingredients, constitution_ingredients, file_ingredient, recipe_ingredients
@@ -20,6 +21,7 @@ from rlaif_dpo.pipeline.truth import truth_of
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import Recipe
+from rlaif_dpo.revise.few_shot import few_shot_path
 from rlaif_dpo.seeding import content_hash
 
 PROMPTS = "prompts.jsonl"
@@ -59,6 +61,7 @@ class Stage:
         principles: The phase of the constitution it reads.
         inputs: The files it reads, relative to the run directory.
         outside: The paths outside the run it reads, by what they are; those that exist count with their content.
+        journals: The files in its folder whose rows are a model's answers or a judge's, and may have failed.
     """
 
     name: str
@@ -70,6 +73,12 @@ class Stage:
     principles: str | None = None
     inputs: tuple[str, ...] = ()
     outside: Callable[[Recipe], Mapping[str, Path]] = lambda recipe: {}
+    journals: tuple[str, ...] = ()
+
+    def failed_rows(self, folder: Path) -> int:
+        """Rows of the journals whose request failed, and was not had later."""
+        rows = [row for name in self.journals for row in read_journal(folder / name).values()]
+        return sum(not is_settled(row) if "verdicts" in row else row["outcome"] not in FINAL for row in rows)
 
     def ingredients(self, recipe: Recipe, constitution: Constitution, run: Path) -> Ingredients:
         """Exactly what the result depends on, by name."""
@@ -111,6 +120,9 @@ def _prompts(c: Context) -> Counts:
 
     settings = c.recipe.prompts
     load = load_prompts(settings, c.recipe.seed)
+    if load.dropped:
+        reasons = ", ".join(f"{count} {why}" for why, count in load.dropped.most_common())
+        c.progress.say(f"{settings.source}: dropped {load.dropped.total()} rows ({reasons})")
     phases = split_prompts(load.rows, settings, c.recipe.seed)
     if sentence := shortfall(phases, settings):
         c.progress.say(sentence)
@@ -194,10 +206,12 @@ STAGES = (
         principles="revise",
         outside=lambda recipe: {
             **_weights(recipe.model.path, recipe.revise.critic),
-            **{str(path): Path(path) for path in (recipe.revise.few_shot, recipe.revise.helpfulness.source) if path},
+            **({recipe.revise.few_shot: few_shot_path(recipe.revise.few_shot)} if recipe.revise.few_shot else {}),
+            **({path: Path(path)} if (path := recipe.revise.helpfulness.source) else {}),
         },
         perform=_revise,
         outputs=(REVISED,),
+        journals=("drafts.jsonl", "critiques.jsonl", "revisions.jsonl"),
     ),
     Stage(
         name="20-sft",
@@ -218,6 +232,7 @@ STAGES = (
         outside=lambda recipe: _weights(recipe.model.path) | _of_judge(recipe),
         perform=_pairs,
         outputs=(PREFERENCES,),
+        journals=("candidates.jsonl", "judgments.jsonl"),
     ),
     Stage(
         name="40-dpo",
@@ -238,6 +253,7 @@ STAGES = (
         outside=lambda recipe: _weights(recipe.model.path) | _of_judge(recipe),
         perform=_evaluate,
         outputs=("50-evaluate/results.json",),
+        journals=("answers.jsonl", "judgments.jsonl"),
     ),
 )
 REPORT = "report"
@@ -254,7 +270,7 @@ def stage_index(name: str) -> int:
     for index, known in enumerate(names):
         if name in (known, *known.split("-")):
             return index
-    raise UserError(f'There is no stage "{name}".{did_you_mean(name, names)} The stages: {", ".join(names)}.')
+    raise UserError(f'There is no stage "{name}".{did_you_mean(name, names)}')
 
 
 def _of_judge(recipe: Recipe) -> dict[str, Path]:

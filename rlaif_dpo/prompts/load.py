@@ -71,8 +71,12 @@ def load_prompts(settings: PromptSource, seed: int) -> PromptLoad:
     _check_columns(settings, columns)
     if not rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "it has no rows"
-        hint = " A `paired_column` would take the part that two answers share." if NOT_USER in dropped else ""
-        raise UserError(f"No usable prompt in {settings.source} ({reasons}); check `prompts.column`.{hint}")
+        fix = "check `prompts.column`."
+        if NOT_USER in dropped:
+            fix += " A `paired_column` would take the part that two answers share."
+        elif dropped.most_common(1)[:1] == [(UNREADABLE, dropped.total())]:
+            fix = "a JSONL file has one JSON object on each line."
+        raise UserError(f"No usable prompt in {settings.source} ({reasons}); {fix}")
     return PromptLoad(rows, dropped)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from rlaif_dpo.errors import UserError, did_you_mean
+from rlaif_dpo.errors import UserError, did_you_mean_file
 from rlaif_dpo.recipe.emit import scalar
 from rlaif_dpo.recipe.keys import all_keys, explain_unknown
 from rlaif_dpo.recipe.reader import KeyPath, read_scalar, read_yaml
@@ -106,7 +106,7 @@ def _find(name_or_path: str | os.PathLike[str]) -> Path:
     if path.is_dir():
         raise UserError(f"{given}: is a folder, not a recipe; name a YAML file in it")
     if not path.is_file():
-        raise UserError(f"{given}: no such recipe file, nor a shipped recipe.{did_you_mean(path.stem, shipped)}")
+        raise UserError(f"{given}: no such recipe file, nor a shipped recipe.{did_you_mean_file(path, shipped)}")
     return path
 
 

@@ -81,7 +81,7 @@ class Revise(Section):
     max_new_tokens: PositiveInt = 256
     """The longest draft, critique or revision."""
     few_shot: str | None = None
-    """A JSON file of example dialogues put before each critique request (with no-op examples)."""
+    """Example dialogues put before each critique request: `critique-revision` ships; or a JSON file. See docs/revising.md."""
     stop_when_clean: bool = False
     """End a prompt's loop at the first critique that finds no problem."""
     keep_revisions: Literal["last", "all"] = "last"

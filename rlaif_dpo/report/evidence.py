@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from rlaif_dpo.constitution.load import load_constitution
-from rlaif_dpo.files import Row, read_jsonl
+from rlaif_dpo.errors import UserError
+from rlaif_dpo.files import Row, read_journal, read_jsonl
 from rlaif_dpo.judges.base import total_cost
 from rlaif_dpo.recipe.load import load_recipe
 
@@ -48,8 +49,17 @@ def evidence(run_dir: Path | str) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; None if there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """The value in a JSON file of the run; None if there is no such file.
+
+    Raises:
+        UserError: It is not JSON.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged; delete it, and its stage is done anew") from None
 
 
 def reproduce_command(run: Path, name: str) -> str:
@@ -93,7 +103,7 @@ def _of_stages(run: Path, part: Callable[[Row], Any]) -> dict[str, Any]:
 def _labels(folder: Path) -> dict[str, Any] | None:
     """The labels that DPO trained on (preferences), and what the judgments behind them were made of."""
     preferences = list(read_jsonl(folder / "preferences.jsonl"))
-    judgments = list(read_jsonl(folder / "judgments.jsonl"))
+    judgments = read_journal(folder / "judgments.jsonl").values()
     if not judgments:
         return None
     counts = [0] * LABEL_BINS
@@ -126,6 +136,7 @@ def _verdict_numbers(verdicts: list[Row]) -> dict[str, float | None]:
 
 
 def _cost(run: Path) -> dict[str, Any]:
+    """What was spent: rows that failed and were tried again count twice."""
     judgments = [row for name in JUDGED for row in read_jsonl(run / name)]
     return {
         "usd": total_cost(row["cost_usd"] for row in judgments),

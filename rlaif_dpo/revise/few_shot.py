@@ -8,22 +8,34 @@ from rlaif_dpo.errors import UserError
 from rlaif_dpo.messages import Message
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.revise.clean import finds_fault
+from rlaif_dpo.shipped import shipped_files
 
 Dialogue = tuple[Message, ...]
 
 
-def load_few_shot(path: str | None, progress: Progress) -> tuple[Dialogue, ...]:
-    """The dialogues of a JSON file: `[[{"role", "content"}, ...], ...]`, each of user and assistant turns in alternation.
+def shipped_few_shot() -> dict[str, Path]:
+    """The example dialogues that ship with the package, by name."""
+    return shipped_files("few_shot", ".json")
+
+
+def few_shot_path(name_or_path: str) -> Path:
+    """Where the dialogues lie: the file of a shipped name, else the path itself, whether or not there is a file."""
+    return shipped_few_shot().get(name_or_path, Path(name_or_path))
+
+
+def load_few_shot(name_or_path: str | None, progress: Progress) -> tuple[Dialogue, ...]:
+    """Shipped dialogues by name, or those of a JSON file: `[[{"role", "content"}, ...], ...]`, user and assistant in alternation.
 
     The turns of a dialogue are question, reply, critique request, critique, revision request, revision. Says so where every
     critique finds a fault: without examples that find none, good replies get revised too.
     Raises:
         UserError: the file is missing, is not JSON, or has another shape.
     """
-    if path is None:
+    if name_or_path is None:
         return ()
+    path = few_shot_path(name_or_path)
     try:
-        dialogues = json.loads(Path(path).read_text(encoding="utf-8"))
+        dialogues = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"revise.few_shot: cannot read {path} as JSON ({error}); give a file of example dialogues") from None
     if not isinstance(dialogues, list) or not all(_is_dialogue(dialogue) for dialogue in dialogues):

@@ -7,6 +7,7 @@ from pathlib import Path
 from rlaif_dpo.constitution.schema import Constitution, Principle
 from rlaif_dpo.engines.base import Completion, Engine, FinishReason, Request, Sampling
 from rlaif_dpo.engines.journal import complete
+from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import Row
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
@@ -88,6 +89,7 @@ def critique_and_revise(
     not generated again. Each prompt needs a principle that applies to it. A turn that fails leaves the reply as it was.
     """
     examples = load_few_shot(settings.few_shot, progress)
+    check_room(critic.count_tokens, critic.context_length, critic.name, prompts, constitution, examples)
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
     requests = [Request(prompt.id, prompt.messages, sampling, derive_seed(seed, "draft", prompt.id)) for prompt in prompts]
     drafts = complete(folder / "drafts.jsonl", engine, requests, _describe_draft, progress, "drafts")
@@ -98,6 +100,37 @@ def critique_and_revise(
     for round in range(1, settings.rounds + 1):
         loop.take_round(round, threads)
     return threads
+
+
+def check_room(
+    count: Callable[[Dialogue], int],
+    context: int,
+    critic: str,
+    prompts: Sequence[PromptRow],
+    constitution: Constitution,
+    examples: Sequence[Dialogue],
+) -> None:
+    """Refuse a critic whose context of `context` tokens holds no critique request, not even for an empty reply.
+
+    Raises:
+        UserError: Not one of `prompts` leaves room behind the examples.
+    """
+    governed = [(prompt, requests) for prompt in prompts if (requests := [p.critique for p in applicable(constitution, prompt)])]
+    fits = (
+        count(critique_messages(with_examples(prompt.messages, examples), "", min(requests, key=len))) < context
+        for prompt, requests in governed
+    )
+    if not governed or any(fits):
+        return
+    if examples:
+        raise UserError(
+            f"revise.few_shot: the examples leave no room for any prompt in the context of {critic} ({context} tokens); "
+            "use fewer and shorter ones, or none"
+        )
+    raise UserError(
+        f"no critique request fits into the context of {critic} ({context} tokens); use shorter prompts and principles, "
+        "or a model with a longer context"
+    )
 
 
 def _describe_draft(completion: Completion) -> Row:

@@ -66,9 +66,10 @@ def run_revise(
     write_jsonl(folder / "rejected.jsonl", ungoverned + rejected)
     if not kept:
         reason = max(REASONS, key=lambda reason: reasons[reason])
+        example = next((row["error"] for row in rejected if row["reason"] == reason and row["error"]), "")
         raise UserError(
             f"phase 1 left no row to train on, out of {len(prompts)} prompts; the commonest reason is '{reason}' "
-            f"({reasons[reason]} times); see {folder / 'rejected.jsonl'}"
+            f"({reasons[reason]} times{f', e.g. {example}' if example else ''}); see {folder / 'rejected.jsonl'}"
         )
     steps = [step for thread in threads for step in thread.steps]
     return ReviseSummary(

@@ -20,6 +20,9 @@ BASE_QUALITY = 0.3
 DRAFT_QUALITIES = (0.3, 0.3, 0.6, 0.9)
 PRINCIPLES_PER_DRAFT = 3
 UNKNOWN = "unknown"
+UNKNOWN_PER_PAIR = 2
+# The kinds of lessons on drafts and pairs. Emergencies count twice: only they can break "scope".
+KINDS = ("ordinary", "emergency", "emergency", "dangerous", "lookalike")
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,13 @@ def _repeat_lesson(rng: random.Random) -> Lesson:
 
 def _revise_lesson(rng: random.Random) -> Lesson:
     """One draft under several principles. A principle that is kept, does not apply or is unknown leaves it unchanged."""
-    kind = rng.choice(list(world.KINDS))
+    kind = rng.choice(KINDS)
     row = world.draw_prompt(rng, held_out=False, kind=kind)
     answer = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     draft = world.render(row.facts, answer)
     conversations = []
     for _ in range(PRINCIPLES_PER_DRAFT):
-        principle = rng.choice(world.APPLIES[kind]) if rng.random() < 0.7 else rng.choice([*WORDINGS, UNKNOWN, UNKNOWN])
+        principle = _draw_applicable(rng, kind) if rng.random() < 0.7 else rng.choice([*WORDINGS, UNKNOWN, UNKNOWN])
         broken = principle in world.APPLIES[kind] and principle not in answer.kept
         request = derive(draw_wording(rng, principle))
         critique = world.fault(row.facts, answer, principle) if broken else NO_PROBLEM
@@ -88,8 +91,8 @@ def _revise_lesson(rng: random.Random) -> Lesson:
 
 
 def _judge_lesson(rng: random.Random) -> Lesson:
-    """One pair of answers under every known principle and one unknown: a verdict where exactly one keeps it, else a tie."""
-    kind = rng.choice(list(world.KINDS))
+    """One pair of answers under every known principle and some unknown: a verdict where exactly one keeps it, else a tie."""
+    kind = rng.choice(KINDS)
     row = world.draw_prompt(rng, held_out=False, kind=kind)
     first = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
     second = world.draw_answer(rng, kind, rng.choice(DRAFT_QUALITIES))
@@ -98,10 +101,17 @@ def _judge_lesson(rng: random.Random) -> Lesson:
         second = replace(second, kept=first.kept ^ differs)
     replies = world.render(row.facts, first), world.render(row.facts, second)
     conversations = []
-    for principle in (*WORDINGS, UNKNOWN):
+    for principle in (*WORDINGS, *[UNKNOWN] * UNKNOWN_PER_PAIR):
         question = compare_messages(row.messages, *replies, derive(draw_wording(rng, principle))["compare"])
         difference = (principle in first.kept) - (principle in second.kept)
         tie = difference == 0
         option = rng.choice(OPTIONS) if tie else OPTIONS[difference < 0]
         conversations.append(Conversation((*question, assistant(option)), taught=len(question), tie=tie))
     return tuple(conversations)
+
+
+def _draw_applicable(rng: random.Random, kind: str) -> str:
+    """A principle that applies to a kind; the fewer kinds it applies to, the likelier, so that all are taught alike."""
+    principles = world.APPLIES[kind]
+    weights = [1 / sum(p in applicable for applicable in world.APPLIES.values()) for p in principles]
+    return rng.choices(principles, weights)[0]

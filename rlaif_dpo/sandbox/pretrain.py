@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from rlaif_dpo.judges.templates import OPTIONS
 from rlaif_dpo.messages import Message
 from rlaif_dpo.sandbox.lessons import Conversation, Kind, Lesson, draw_lesson
+from rlaif_dpo.sandbox.muon import Muon
 from rlaif_dpo.seeding import derive_rng
 
 MODEL_FOLDER = Path(__file__).parent / "model"
@@ -27,7 +28,7 @@ MAX_VOCABULARY = 1536
 CONTEXT = 4096
 BATCH_TOKENS = 4096
 POOL = 256  # lessons drawn at once and sorted by length, so that a batch has little padding
-OPTION_WEIGHT = 4.0  # a verdict is one token and must not drown among the words of revisions
+FIRST_TOKEN_WEIGHT = 4.0  # a verdict, or "There" against "The reply": what decides a turn must not drown among its words
 IGNORE = -100
 
 
@@ -41,10 +42,10 @@ class Phase:
 
 # Revision first teaches to read and copy an answer; judging, the hard task, then builds on it and gets most of the rest.
 PHASES = (
-    Phase(3.0, {"answer": 0.25, "repeat": 0.2, "revise": 0.55}),
-    Phase(7.0, {"answer": 0.2, "repeat": 0.05, "revise": 0.25, "judge": 0.5}),
+    Phase(2.5, {"answer": 0.25, "repeat": 0.2, "revise": 0.55}),
+    Phase(9.5, {"answer": 0.2, "repeat": 0.05, "revise": 0.35, "judge": 0.4}),
 )
-PEAK_LR = 2e-3
+PEAK_LR = 3e-3
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -128,14 +129,14 @@ def pack(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> Packed:
     rows = [encode(tokenizer, conversation) for conversation in lesson]
     shared = _common_prefix([ids for ids, _, _ in rows]) if len(rows) > 1 else 0
     packed = Packed(rows[0][0][:shared], list(range(shared)), [0] * shared, [IGNORE] * shared, [IGNORE] * shared, [0.0] * shared)
-    options = set(_option_ids(tokenizer))
     for branch, (ids, labels, other) in enumerate(rows, start=1):
         packed.ids.extend(ids[shared:])
         packed.positions.extend(range(shared, len(ids)))
         packed.branches.extend([branch] * (len(ids) - shared))
         packed.labels.extend(labels[shared:])
         packed.other_labels.extend(other[shared:])
-        packed.weights.extend(OPTION_WEIGHT if label in options else 1.0 for label in labels[shared:])
+        before = [IGNORE, *labels][shared:-1]
+        packed.weights.extend(FIRST_TOKEN_WEIGHT if label == IGNORE else 1.0 for label in before)
     return packed
 
 
@@ -172,7 +173,9 @@ def train(out: Path, seed: int, hidden: int, layers: int) -> None:
     tokenizer = train_tokenizer(derive_rng(seed, "tokenizer"))
     model = build_model(tokenizer, hidden, layers)
     print(f"{model.num_parameters():,} parameters, vocabulary {len(tokenizer)}", flush=True)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01)
+    matrices = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
+    others = [model.model.embed_tokens.weight, *(parameter for parameter in model.parameters() if parameter.ndim == 1)]
+    optimizers = (Muon(matrices, PEAK_LR), torch.optim.AdamW(others, PEAK_LR, betas=(0.9, 0.98), weight_decay=0.01))
     rng, budget, start = derive_rng(seed, "lessons"), sum(phase.million_tokens for phase in PHASES) * 1e6, time.time()
     seen, step, recent = 0, 0, defaultdict[str, list[float]](list)
     for number, phase in enumerate(PHASES):
@@ -180,13 +183,14 @@ def train(out: Path, seed: int, hidden: int, layers: int) -> None:
         while seen < end:
             for kind, batch in _batches(tokenizer, rng, phase):
                 warm, done = min(1.0, (step + 1) / 100), min(1.0, seen / budget)
-                for group in optimizer.param_groups:
+                for group in (group for optimizer in optimizers for group in optimizer.param_groups):
                     group["lr"] = PEAK_LR * warm * max(0.01, 0.5 * (1 + math.cos(math.pi * done)))
                 loss = loss_of(model, batch)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                optimizer.zero_grad()
+                for optimizer in optimizers:
+                    optimizer.step()
+                model.zero_grad()
                 step, seen = step + 1, seen + sum(len(row.ids) for row in batch)
                 recent[kind].append(loss.item())
                 if step % 100 == 0:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from rlaif_dpo.files import Row
@@ -12,6 +12,10 @@ MARGIN = 0.01
 DRIFT = -0.5
 COLLAPSE = -2.0
 LENGTH_RATIO = (0.75, 1.33)
+# Student's t at .975 by degrees of freedom.
+STUDENT = {
+    1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 8: 2.31, 10: 2.23, 15: 2.13, 20: 2.09, 30: 2.04, 60: 2.0, 120: 1.98,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class PairScore:
 class Check:
     """One measured number with the range it should lie in (None: unbounded), and what it says.
 
-    `broken` marks a value so far out that the adapter should not be used.
+    `broken` marks a value so far out that the adapter should not be used, `unclear` one that rests on too few pairs to judge it.
     """
 
     name: str
@@ -42,10 +46,11 @@ class Check:
     high: float | None
     sentence: str
     broken: bool = False
+    unclear: bool = False
 
     @property
     def ok(self) -> bool:
-        if self.value is None or self.broken:
+        if self.value is None or self.broken or self.unclear:
             return False
         return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
 
@@ -62,7 +67,7 @@ def health(curve: Sequence[Row], scores: Sequence[PairScore], beta: float, where
     Returns:
         `verdict` (one sentence), `status` (healthy, warning or broken), `checks` (name, value, low, high, ok, sentence).
     """
-    pairs = f"{len(scores)} {where} pairs"
+    pairs = f"{len(scores)} {where} pair{'' if len(scores) == 1 else 's'}"
     checks = [_loss(curve), _margin(scores, beta, pairs), _accuracy(scores, pairs), _drift(scores, pairs), _lengths(scores)]
     return conclude("DPO", checks, checks[1].sentence)
 
@@ -88,6 +93,16 @@ def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return middle - half, middle + half
 
 
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean (Student 1908), the values taken as independent; without bounds for a single one."""
+    n = len(values)
+    if n < 2:
+        return -math.inf, math.inf
+    # between two entries the one for fewer values, so that the interval is never too narrow
+    half = STUDENT[max(freedom for freedom in STUDENT if freedom < n)] * stdev(values) / math.sqrt(n)
+    return fmean(values) - half, fmean(values) + half
+
+
 def _loss(curve: Sequence[Row]) -> Check:
     losses = [row["loss"] for row in curve]
     if not losses or any(loss is None for loss in losses):
@@ -100,16 +115,23 @@ def _loss(curve: Sequence[Row]) -> Check:
 
 
 def _margin(scores: Sequence[PairScore], beta: float, pairs: str) -> Check:
-    margin = beta * fmean(score.margin for score in scores)
+    rewards = [beta * score.margin for score in scores]
+    margin = fmean(rewards)
     if not math.isfinite(margin):
         return Check("margin", None, MARGIN, None, "the reward margin is not a number; lower lr.", broken=True)
-    if margin <= 0:
+    low, high = mean_interval(rewards)
+    fell = high <= 0
+    unclear = low <= 0 and high >= MARGIN
+    if unclear:
+        interval = "" if len(scores) == 1 else f", 95 % interval {low:.3f} to {high:.3f}"
+        said = f"the reward margin is {margin:.3f} on {pairs}{interval}: too few to tell whether it rose; raise prompts.pairs."
+    elif fell:
         said = f"the reward margin went from 0 to {margin:.3f} on {pairs}: the policy moved away from what the judge prefers."
     elif margin < MARGIN:
         said = f"the reward margin rose only to {margin:.4f} on {pairs}: it learned next to nothing; raise lr or epochs."
     else:
         said = f"the reward margin rose from 0 to {margin:.3f} on {pairs}."
-    return Check("margin", margin, MARGIN, None, said, broken=margin <= 0)
+    return Check("margin", margin, MARGIN, None, said, broken=fell, unclear=unclear)
 
 
 def _accuracy(scores: Sequence[PairScore], pairs: str) -> Check:
@@ -140,5 +162,5 @@ def _lengths(scores: Sequence[PairScore]) -> Check:
 
 def _row(check: Check) -> dict[str, Any]:
     row = asdict(check) | {"ok": check.ok}
-    del row["broken"]
+    del row["broken"], row["unclear"]
     return row | {"sentence": check.sentence[0].upper() + check.sentence[1:]}

@@ -1,10 +1,19 @@
 """What a user can cause: one line with the fix on stderr, code 2, no traceback."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, Ended
+
+
+def said(ended: Ended) -> str:
+    """The one line of a mistake that a user can mend; what a run said before it stands above."""
+    assert ended.code == 2, ended
+    errors = [line for line in ended.err.splitlines() if line.startswith("error: ")]
+    assert errors == ended.err.splitlines()[-1:], ended.err
+    return errors[0].removeprefix("error: ")
 
 
 def test_missing_recipe(cli: Cli):
@@ -92,3 +101,76 @@ def test_no_run(cli: Cli, tmp_path: Path, verb: str):
 
 def test_a_wrong_option_is_a_usage_error(cli: Cli):
     assert cli("run", "quickstart", "--form", "dpo").code == 2
+
+
+def test_a_recipe_whose_name_is_nearly_that_of_a_file_beside_it(cli: Cli, recipe: Path):
+    line = said(cli("run", str(recipe.with_suffix(".yml"))))
+    assert line.endswith(f'Did you mean "{recipe}"?')
+    assert said(cli("run", str(recipe.parent / "quikstart"))).endswith('Did you mean "quickstart"?')
+    assert said(cli("run", str(recipe.parent / "xyzzy"))).endswith("Known: quickstart.")
+
+
+def test_a_missing_constitution_file(cli: Cli, recipe: Path):
+    (recipe.parent / "my_rules.yaml").write_text("name: r\n")
+    folder = recipe.parent
+    near = said(cli("validate", str(recipe), f"constitution={folder}/my_rule.yaml"))
+    assert near == f'There is no constitution file {folder}/my_rule.yaml. Did you mean "{folder}/my_rules.yaml"?'
+    far = said(cli("validate", str(recipe), "constitution=nowhere/xyzzy.yaml"))
+    assert "no constitution file nowhere/xyzzy.yaml" in far and "telehealth" in far
+
+
+@pytest.mark.parametrize("option", [("--dpo.beta", "0.2"), ("--dpo.beta=0.2",)])
+def test_a_setting_written_as_an_option(cli: Cli, recipe: Path, option: tuple[str, ...]):
+    assert said(cli("run", str(recipe), *option)) == "--dpo.beta is no option; settings are written key=value: dpo.beta=0.2"
+
+
+def test_an_unknown_stage_is_listed_once(cli: Cli, recipe: Path):
+    assert said(cli("run", str(recipe), "--from", "60")).count("40-dpo") == 1
+
+
+def test_prompts_that_are_not_json(cli: Cli, recipe: Path):
+    prompts, root = recipe.parent / "prompts.jsonl", str(recipe.parent / "runs")
+    prompts.write_text(prompts.read_text() + '{"prompt": "torn\nnot json\n')
+    ended = cli("run", str(recipe), "--until", "00-prompts", "--root", root)
+    assert ended.code == 0
+    assert f"{prompts}: dropped 2 rows (2 unreadable line)" in ended.err  # a part of a file is used, and its loss is said
+    prompts.write_text("not json\n" * 30)
+    line = said(cli("run", str(recipe), "--until", "00-prompts", "--root", root))
+    assert line == f"No usable prompt in {prompts} (30 unreadable line); a JSONL file has one JSON object on each line."
+
+
+UNREAD = {("run", "recipe.yaml"), ("report", "prompts.jsonl"), ("status", "prompts.jsonl")}
+"""`run` writes the recipe anew from yours; the other two need no prompt of a run that has nothing else."""
+DAMAGED = {
+    "00-prompts/stage.json": ("{", "00-prompts/stage.json is damaged; delete it, and its stage is done anew"),
+    "prompts.jsonl": ('{"phase": "revise"}\n{\n', "prompts.jsonl:2: this line is damaged; start its stage over with --from"),
+    "recipe.yaml": ("name: [\n", "recipe.yaml:2: not valid YAML"),
+}
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [(verb, name) for verb in ("status", "report", "run") for name in DAMAGED if (verb, name) not in UNREAD],
+)
+def test_a_damaged_run(cli: Cli, recipe: Path, verb: str, name: str):
+    root = recipe.parent / "runs"
+    assert cli("run", str(recipe), "--until", "00-prompts", "--root", str(root)).code == 0
+    text, fix = DAMAGED[name]
+    (root / "mine" / name).write_text(text)
+    asked = (str(recipe), "--root", str(root)) if verb == "run" else (str(root / "mine"),)
+    assert f"{root / 'mine'}/{fix}" in said(cli(verb, *asked))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_report_that_cannot_be_written(cli: Cli, recipe: Path, monkeypatch: pytest.MonkeyPatch, code: int):
+    import rlaif_dpo.report.write as write
+
+    root = recipe.parent / "runs"
+    assert cli("run", str(recipe), "--until", "00-prompts", "--root", str(root)).code == 0
+
+    def refuse(path: Path, text: str) -> None:
+        raise OSError(code, "refused", str(path))
+
+    monkeypatch.setattr(write, "write_text", refuse)
+    line = said(cli("report", str(root / "mine")))
+    assert str(root / "mine") in line and ("disk full" in line or "cannot be written (refused)" in line)

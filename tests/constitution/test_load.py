@@ -172,7 +172,7 @@ def test_broken_yaml_is_one_line(tmp_path: Path, text: str, place: str, says: st
 
 def test_wrong_names_and_files(tmp_path: Path) -> None:
     assert 'There is no constitution "telehelth". Did you mean "telehealth"?' in problems("telehelth")[0]
-    assert "There is no file" in problems(tmp_path / "absent.yaml")[0]
+    assert "There is no constitution file" in problems(tmp_path / "absent.yaml")[0]
     (tmp_path / "latin.yaml").write_bytes("principles: [é]".encode("latin-1"))
     assert "not UTF-8" in problems(tmp_path / "latin.yaml")[0]
     assert ":2: This is not valid JSON" in problems(write(tmp_path, '{"principles":\n oops}', "c.json"))[0]

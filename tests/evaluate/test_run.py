@@ -10,7 +10,7 @@ import pytest
 from rlaif_dpo.constitution.schema import Constitution, Principle, derive
 from rlaif_dpo.engines.base import Completion, OptionRequest, OptionScores, Request
 from rlaif_dpo.evaluate.run import run_evaluate
-from rlaif_dpo.files import read_jsonl
+from rlaif_dpo.files import read_jsonl, write_jsonl
 from rlaif_dpo.judges.base import Comparison, Judgment, Verdict
 from rlaif_dpo.messages import Message, user
 from rlaif_dpo.progress import Silent
@@ -195,6 +195,23 @@ def test_failed_answers_are_counted(tmp_path: Path) -> None:
     assert results["text"]["policies"]["base"]["answers"] == 12
     assert results["judge"]["comparisons"]["dpo-base"]["pooled"]["missing"] == 1
     assert results["truth"]["policies"]["base"]["adherence"]["n"] == 12
+
+
+def test_failed_answers_and_judgments_are_tried_again(tmp_path: Path) -> None:
+    whole, _, _ = evaluate(tmp_path / "well")
+    (tmp_path / "ill").mkdir()
+    rows = list(read_jsonl(tmp_path / "well" / "answers.jsonl"))
+    failed = [row | {"text": "", "error": "the server is gone"} if row["prompt_id"] == "p3" else row for row in rows]
+    write_jsonl(tmp_path / "ill" / "answers.jsonl", failed)
+    judged = [row for row in read_jsonl(tmp_path / "well" / "judgments.jsonl") if not row["id"].endswith("/p3")]
+    for row in judged:
+        if row["id"].endswith("/p4"):
+            row |= {"p": None, "error": "the server is gone", "verdicts": [v | {"logprobs_ba": None} for v in row["verdicts"]]}
+    write_jsonl(tmp_path / "ill" / "judgments.jsonl", judged)
+    resumed, engines, judge = evaluate(tmp_path / "ill")
+    assert [engine.calls for engine in engines] == [1, 1, 1]
+    assert judge.calls == 3 + 3
+    assert resumed == whole
 
 
 def test_without_truth_or_dpo(tmp_path: Path) -> None:

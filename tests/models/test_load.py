@@ -176,7 +176,7 @@ def test_missing_folders_and_the_hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", no_network)
     monkeypatch.setattr(load_module.AutoConfig, "from_pretrained", no_network)
-    with pytest.raises(UserError, match="Could not get the config of owner/model from the Hub") as caught:
+    with pytest.raises(UserError, match="owner/model is no folder here, and the config of it could not be had") as caught:
         load("owner/model")
     assert "\n" not in str(caught.value)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from rlaif_dpo.constitution.schema import Constitution, Principle, derive
-from rlaif_dpo.engines.base import OptionRequest, Request
+from rlaif_dpo.engines.base import FINAL, OptionRequest, Request
 from rlaif_dpo.engines.scripted import ScriptedEngine
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import read_jsonl
+from rlaif_dpo.files import read_journal, read_jsonl
 from rlaif_dpo.judges.base import Comparison, Judgment
 from rlaif_dpo.judges.journal import is_settled
 from rlaif_dpo.judges.pairwise import PairwiseJudge
@@ -179,7 +179,7 @@ def test_nothing_left_is_one_sentence_and_the_rows_are_kept(tmp_path: Path) -> N
     assert len(list(read_jsonl(tmp_path / "dropped.jsonl"))) == 2
 
 
-def test_killed_after_any_row_it_resumes_to_the_same_files_and_asks_nothing_twice(tmp_path: Path) -> None:
+def test_killed_after_any_row_it_resumes_to_the_same_files_and_asks_only_failed_rows_twice(tmp_path: Path) -> None:
     prompts, whole = PROMPTS[:11], engine()
     run(tmp_path / "whole", prompts=prompts, policy=whole)
     expected = contents(tmp_path / "whole")
@@ -190,12 +190,61 @@ def test_killed_after_any_row_it_resumes_to_the_same_files_and_asks_nothing_twic
         folder = tmp_path / str(number)
         with pytest.raises(Killed):
             run(folder, prompts=prompts, policy=engine(policy_life), labeler=judge(judge_life))
-        had = sum(1 for _ in read_jsonl(folder / FILES[0])) + sum(map(is_settled, read_jsonl(folder / FILES[1])))
+        finished = sum(row["outcome"] in FINAL for row in read_jsonl(folder / FILES[0]))
+        had = finished + sum(map(is_settled, read_jsonl(folder / FILES[1])))
         rest, labeler = engine(), judge()
         run(folder, prompts=prompts, policy=rest, labeler=labeler)
         assert contents(folder) == expected
         # what is asked again is what was not had, or had failed: `life` counts down from -1 by one for each judgment
         assert len(rest.generated) + (-1 - labeler.life) == candidates + judgments - had
+
+
+def test_what_failed_is_tried_again_and_ends_as_if_it_never_had(tmp_path: Path) -> None:
+    """Candidates 1 and 2 of one prompt and every judgment of another fail; then the cause is mended and it runs again."""
+    prompts = [PromptRow(f"p{i}", (user("plain"),), ("plain",)) for i in range(4)]
+    run(tmp_path / "well", prompts=prompts)
+
+    def breaks(request: Request) -> str | Exception:
+        return RuntimeError("CUDA out of memory") if request.id in ("p1/1", "p1/2") else reply(request)
+
+    def judge_breaks(request: OptionRequest) -> tuple[float, float]:
+        if request.id.startswith("p2/"):
+            raise RuntimeError("CUDA out of memory")
+        return choose(request)
+
+    sick = PairwiseJudge(ScriptedEngine(choose=judge_breaks, name="desk-judge"), JudgeSettings())
+    run(tmp_path / "ill", prompts=prompts, policy=LimitedEngine(breaks, name="policy"), labeler=sick)
+    assert {row["prompt_id"] for row in read_jsonl(tmp_path / "ill" / "preferences.jsonl")} == {"p0", "p1", "p3"}
+    again, labeler = engine(), judge()
+    run(tmp_path / "ill", prompts=prompts, policy=again, labeler=labeler)
+    assert sorted(again.generated) == ["p1/1", "p1/2"]
+    for name in ("preferences.jsonl", "dropped.jsonl"):
+        assert contents(tmp_path / "ill")[name] == contents(tmp_path / "well")[name]
+    well = read_journal(tmp_path / "well" / "judgments.jsonl")
+    assert {id: row for id, row in read_journal(tmp_path / "ill" / "judgments.jsonl").items() if id in well} == well
+
+
+def test_a_judgment_of_one_order_is_tried_again_and_an_unclear_one_is_not(tmp_path: Path) -> None:
+    """One verdict of two fails in one order: p rests on the other alone, until it is tried again."""
+    prompts = [PromptRow("p0", (user("plain"),), ("plain",)), PromptRow("p1", (user("small mass"),), ("plain",))]
+    broken: list[str] = []
+
+    def once(request: OptionRequest) -> tuple[float, float]:
+        if request.id.startswith("p0/") and request.id.endswith("/1/ba/0") and request.id not in broken:
+            broken.append(request.id)
+            raise RuntimeError("CUDA out of memory")
+        return choose(request)
+
+    asked = ScriptedEngine(choose=once, name="desk-judge")
+    settings = SETTINGS.model_copy(update={"per_prompt": 1})
+    run(tmp_path, settings, prompts, labeler=PairwiseJudge(asked, JudgeSettings()))
+    (before,) = read_jsonl(tmp_path / "preferences.jsonl")
+    assert before["principle_ids"] == ["kind"] and len(asked.scored) == 8
+    asked.scored.clear()
+    run(tmp_path, settings, prompts, labeler=PairwiseJudge(asked, JudgeSettings()))
+    (after,) = read_jsonl(tmp_path / "preferences.jsonl")
+    assert after["principle_ids"] == ["kind", "short"]
+    assert len(asked.scored) == 4 and all(id.startswith("p0/") for id in asked.scored)
 
 
 def test_files_cut_at_random_bytes_are_completed_to_the_same(tmp_path: Path) -> None:

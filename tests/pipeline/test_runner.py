@@ -1,14 +1,16 @@
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import read_jsonl
+from rlaif_dpo.files import JsonlWriter, read_journal, read_jsonl, write_text
 from rlaif_dpo.pipeline import runner, status
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.runner import Run, resume_command
+from rlaif_dpo.pipeline.stages import PREFERENCES, Context
 from tests.pipeline.conftest import CONSTITUTION, World
 
 MODELS = ["10-revise", "20-sft", "30-pairs", "40-dpo", "50-evaluate"]
@@ -152,6 +154,51 @@ def test_a_stopped_stage_resumes_from_its_rows(world: World):
     assert "30-pairs: goes on where it stopped" in progress.sentences
     assert [row["id"] for row in read_jsonl(world.path / "30-pairs" / "rows.jsonl")] == [0, 1, 2, 3, 4]
     assert [stage.state for stage in status(world.path)] == ["finished"] * 6
+
+
+def test_failed_rows_of_a_finished_stage_are_tried_again_when_asked(world: World, monkeypatch: pytest.MonkeyPatch):
+    broken = True
+
+    def candidates(context: Context) -> dict[str, int]:
+        """Three rows, of which the second fails while the server is down; what comes out is what was had."""
+        world.worked.append("30-pairs")
+        path = context.directory.folder("30-pairs") / "candidates.jsonl"
+        had = {id for id, row in read_journal(path).items() if row["error"] is None}
+        with JsonlWriter(path) as writer:
+            for n in {0, 1, 2} - had:
+                writer.write({"id": n, "error": "the server is down" if broken and n == 1 else None})
+        write_text(context.directory.path / PREFERENCES, str(sorted(had | ({0, 2} if broken else {0, 1, 2}))))
+        return {"rows": 3}
+
+    stages = tuple(replace(stage, perform=candidates) if stage.name == "30-pairs" else stage for stage in runner.STAGES)
+    monkeypatch.setattr(runner, "STAGES", stages)
+    world.run()
+    record = world.path / "30-pairs" / "stage.json"
+    assert json.loads(record.read_text())["counts"] == {"rows": 3, "failed rows": 1}
+    progress = Said()
+    assert world.redone(progress=progress) == []  # a finished run stays as it is
+    assert "30-pairs: finished before, skipped; failed rows: 1, --retry tries them again" in progress.sentences
+    assert world.redone(retry=True) == ["30-pairs"]  # in vain: the same comes out, so what follows stands
+    seconds = json.loads(record.read_text())["seconds"]
+    broken = False
+    assert world.redone(retry=True) == ["30-pairs", "40-dpo", "50-evaluate"]
+    after = json.loads(record.read_text())
+    assert after["counts"] == {"rows": 3} and after["seconds"] >= seconds
+    assert ("retried", "30-pairs") in events(world)
+    assert world.redone(retry=True) == []
+
+
+def test_a_retry_that_is_stopped_goes_on_without_being_asked(world: World):
+    """The stage was reopened: it is half-finished like any other."""
+    world.run()
+    directory = RunDirectory(world.path)
+    done = directory.finished("30-pairs")
+    assert done is not None
+    directory.reopen(done)
+    half = directory.half("30-pairs")
+    assert half is not None and directory.finished("30-pairs") is None
+    assert (half.key, half.started, half.seconds, half.finished) == (done.key, done.started, done.seconds, None)
+    assert world.redone() == ["30-pairs"]
 
 
 def test_a_half_stage_with_other_settings_starts_over(world: World):

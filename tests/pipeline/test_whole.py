@@ -116,6 +116,24 @@ def test_prompts_longer_than_the_context_are_refused(recipe: Recipe, tmp_path: P
 
 
 @pytest.mark.slow
+def test_plan_counts_the_example_dialogues(recipe: Recipe):
+    """1 round is a critique and a revision: 2 x 3 prompts x the tokens of the examples."""
+    from rlaif_dpo.models.chat import render
+    from rlaif_dpo.models.load import load_tokenizer
+    from rlaif_dpo.progress import Silent
+    from rlaif_dpo.revise.few_shot import load_few_shot
+
+    with pytest.raises(UserError, match="revise.few_shot: the examples leave no room .* .1024 tokens."):
+        plan(recipe.model_copy(update={"revise": recipe.revise.model_copy(update={"few_shot": "critique-revision"})}))
+    few = ["prompts.revise=3", "prompts.pairs=3", "prompts.evaluate=3", "revise.rounds=1"]
+    with_examples = load_recipe("quickstart", [*few, "revise.few_shot=critique-revision"])
+    tokenizer, _, _ = load_tokenizer(with_examples.model)
+    shown = sum(len(render(tokenizer, dialogue, False)) for dialogue in load_few_shot("critique-revision", Silent()))
+    without, counted = (plan(r).phases["revise"].tokens for r in (load_recipe("quickstart", few), with_examples))
+    assert counted - without == 2 * 3 * shown
+
+
+@pytest.mark.slow
 def test_chat_and_report_from_the_command_line(
     finished: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -7,7 +7,7 @@ import pytest
 from rlaif_dpo.engines.base import Request
 from rlaif_dpo.engines.scripted import ScriptedEngine
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import read_jsonl
+from rlaif_dpo.files import read_journal, read_jsonl
 from rlaif_dpo.messages import assistant, user
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe.schema import HelpfulnessMix, Revise
@@ -15,7 +15,7 @@ from rlaif_dpo.revise.run import ReviseSummary, run_revise, try_prompt
 from rlaif_dpo.revise.templates import critique_messages, revision_messages
 from rlaif_dpo.seeding import derive_seed
 from tests.revise.desk import CONSTITUTION, engine, principle, prompt, reply
-from tests.scripts import Killed
+from tests.scripts import Killed, LimitedEngine
 
 FATES = (
     "plain", "clean", "clean later", "stubborn", "stubborn later", "critic breaks", "reviser breaks",
@@ -178,7 +178,10 @@ def test_drop_unchanged_off_keeps_stubborn_replies(tmp_path: Path) -> None:
 
 
 def test_nothing_left_is_one_sentence_and_the_rows_are_kept(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no row to train on, out of 1 prompts; the commonest reason is 'draft failed'"):
+    with pytest.raises(
+        UserError,
+        match="out of 1 prompts; the commonest reason is 'draft failed' .1 times, e.g. prompt too long.",
+    ):
         run(tmp_path, prompts=[prompt("a", "too long")])
     assert [row["reason"] for row in read_jsonl(tmp_path / "rejected.jsonl")] == ["draft failed"]
 
@@ -255,7 +258,9 @@ def test_sft_rows_load_as_a_data_set_of_prompt_and_completion(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, Revise(rounds=3, max_new_tokens=50, stop_when_clean=True, keep_revisions="all")])
-def test_killed_after_any_row_it_resumes_to_the_same_files_and_asks_nothing_twice(tmp_path: Path, settings: Revise) -> None:
+def test_killed_after_any_row_it_resumes_to_the_same_files_and_asks_only_failed_rows_twice(
+    tmp_path: Path, settings: Revise
+) -> None:
     prompts, whole = PROMPTS[:11], engine()
     run(tmp_path / "whole", settings, prompts, whole)
     expected, total = contents(tmp_path / "whole"), len(whole.generated)
@@ -263,10 +268,40 @@ def test_killed_after_any_row_it_resumes_to_the_same_files_and_asks_nothing_twic
         folder = tmp_path / f"life{life}"
         with pytest.raises(Killed):
             run(folder, settings, prompts, engine(life))
+        failed = sum(row["error"] is not None for name in FILES[:3] for row in read_jsonl(folder / name))
         rest = engine()
         run(folder, settings, prompts, rest)
         assert contents(folder) == expected
-        assert len(rest.generated) == total - life
+        assert len(rest.generated) == total - life + failed
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, Revise(rounds=3, max_new_tokens=50, stop_when_clean=True, keep_revisions="all")])
+@pytest.mark.parametrize("kind", ["", "/1", "Critique request:", "Revision request:"])
+def test_what_failed_is_tried_again_and_ends_as_if_it_never_had(tmp_path: Path, settings: Revise, kind: str) -> None:
+    """A draft, all of round 1, every critique or every revision of two prompts fails; then the cause is mended and it runs again.
+
+    The later rounds had stood on the reply without its revision: they are asked anew, and end as in a run without the failure.
+    """
+    prompts = [prompt(f"p{i}", "plain") for i in range(4)]
+    run(tmp_path / "well", settings, prompts)
+
+    def breaks(request: Request) -> str | Exception:
+        hit = request.id.startswith(("p1", "p2"))
+        if kind.startswith("/"):
+            hit = hit and request.id.endswith(kind)
+        elif kind:
+            hit = hit and request.messages[-1]["content"].startswith(kind)
+        return RuntimeError("CUDA out of memory") if hit else reply(request)
+
+    run(tmp_path / "ill", settings, prompts, LimitedEngine(breaks, name="desk-model"))
+    assert any(row["error"] for name in FILES[:3] for row in read_jsonl(tmp_path / "ill" / name))
+    again = engine()
+    run(tmp_path / "ill", settings, prompts, again)
+    assert {id.split("/")[0] for id in again.generated} == {"p1", "p2"}  # what stood is not paid for twice
+    for name in FILES[:3]:
+        assert read_journal(tmp_path / "ill" / name) == read_journal(tmp_path / "well" / name)
+    for name in FILES[3:]:
+        assert contents(tmp_path / "ill")[name] == contents(tmp_path / "well")[name]
 
 
 def test_files_cut_at_random_bytes_are_completed_to_the_same(tmp_path: Path) -> None:
