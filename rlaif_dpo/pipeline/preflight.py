@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rlaif_dpo.constitution import Constitution, load_constitution
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.judges.criteria import criteria_for
-from rlaif_dpo.pipeline.checks import check_recipe
+from rlaif_dpo.pipeline.checks import check_keys, check_recipe
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.stages import PHASES, PROMPTS, STAGES
 from rlaif_dpo.pipeline.state import stage_status
@@ -95,6 +95,7 @@ def plan(recipe: Recipe, root: Path | str = "runs") -> Plan:
     """
     constitution = load_constitution(recipe.constitution)
     check_recipe(recipe, constitution)
+    check_keys(recipe)
     from rlaif_dpo.models.chat import render
     from rlaif_dpo.models.load import load_tokenizer
     from rlaif_dpo.prompts import load_prompts, shortfall, split_prompts

@@ -1,8 +1,7 @@
 """The stages: each a function from its recipe sections and input files to output files."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +10,10 @@ from rlaif_dpo.engines.base import FINAL, Engine
 from rlaif_dpo.errors import UserError, did_you_mean
 from rlaif_dpo.files import read_journal, read_jsonl, write_jsonl
 from rlaif_dpo.judges.base import Judge
-from rlaif_dpo.judges.build import build_judge, judge_files, member_settings
+from rlaif_dpo.judges.build import build_judge, judge_files
 from rlaif_dpo.judges.journal import is_settled
 from rlaif_dpo.models.source import model_folder
+from rlaif_dpo.pipeline import roles
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.keys import Ingredients, constitution_ingredients, file_ingredient, recipe_ingredients
 from rlaif_dpo.pipeline.pool import ModelPool
@@ -60,7 +60,9 @@ class Stage:
         phase: The phase whose prompts it reads.
         principles: The phase of the constitution it reads.
         inputs: The files it reads, relative to the run directory.
-        outside: The paths outside the run it reads, by what they are; those that exist count with their content.
+        asks: The models it asks, by the names that the recipe calls them by. A local one counts with its weights, a server with
+            its URL and its model.
+        outside: The other paths outside the run it reads; those that exist count with their content.
         journals: The files in its folder whose rows are a model's answers or a judge's, and may have failed.
     """
 
@@ -72,7 +74,8 @@ class Stage:
     phase: str | None = None
     principles: str | None = None
     inputs: tuple[str, ...] = ()
-    outside: Callable[[Recipe], Mapping[str, Path]] = lambda recipe: {}
+    asks: Callable[[Recipe], Iterable[str]] = lambda recipe: ()
+    outside: Callable[[Recipe], Iterable[str | Path]] = lambda recipe: ()
     journals: tuple[str, ...] = ()
 
     def failed_rows(self, folder: Path) -> int:
@@ -89,8 +92,12 @@ class Stage:
             rows = [row for row in read_jsonl(run / PROMPTS) if row["phase"] == self.phase]
             found[f"prompts of {self.phase}"] = content_hash(repr(rows))
         found |= {f"file {name}": file_ingredient(run / name) for name in self.inputs}
-        found |= {f"content of {what}": file_ingredient(path) for what, path in self.outside(recipe).items() if path.exists()}
-        return found
+        asked = set(self.asks(recipe))
+        for name, endpoint in roles.endpoints(recipe, asked).items():
+            found[f"endpoint {name}"] = [endpoint.base_url, endpoint.model, endpoint.votes]
+        outside = {f"content of model {name}": model_folder(name) for name in roles.local(recipe, asked)}
+        outside |= {f"content of {path}": Path(path) for path in self.outside(recipe)}
+        return found | {what: file_ingredient(path) for what, path in outside.items() if path.exists()}
 
 
 def read_prompts(path: Path, phase: str) -> list[PromptRow]:
@@ -134,11 +141,11 @@ def _prompts(c: Context) -> Counts:
 def _revise(c: Context) -> Counts:
     from rlaif_dpo.revise.run import run_revise
 
-    settings, prompts, engine = c.recipe.revise, c.prompts("revise"), c.pool.engine()
-    check_fits(engine, prompts)
-    with c.pool.guest(settings.critic) as critic:
-        folder = c.directory.folder("10-revise")
-        return run_revise(prompts, c.constitution, settings, engine, critic, folder, c.recipe.seed, c.progress).funnel
+    settings, prompts, folder = c.recipe.revise, c.prompts("revise"), c.directory.folder("10-revise")
+    engine_of = c.pool.guests()
+    drafter, critic = engine_of(settings.drafter), engine_of(settings.critic)
+    check_fits(drafter, prompts)
+    return run_revise(prompts, c.constitution, settings, drafter, critic, folder, c.recipe.seed, c.progress).funnel
 
 
 def _sft(c: Context) -> Counts:
@@ -153,11 +160,8 @@ def _pairs(c: Context) -> Counts:
 
     recipe, prompts, engine = c.recipe, c.prompts("pairs"), c.pool.engine(c.directory.path / SFT_ADAPTER)
     check_fits(engine, prompts)
-    with _judge(c, prompts) as judge:
-        folder = c.directory.folder("30-pairs")
-        return run_pairs(
-            prompts, c.constitution, recipe.pairs, recipe.judge, engine, judge, folder, recipe.seed, c.progress
-        ).funnel
+    judge, folder = _judge(c, prompts), c.directory.folder("30-pairs")
+    return run_pairs(prompts, c.constitution, recipe.pairs, recipe.judge, engine, judge, folder, recipe.seed, c.progress).funnel
 
 
 def _dpo(c: Context) -> Counts:
@@ -174,19 +178,14 @@ def _evaluate(c: Context) -> Counts:
     base, sft, dpo = c.pool.engine(), c.pool.engine(run / SFT_ADAPTER), c.pool.engine(run / DPO_ADAPTER)
     check_fits(base, prompts)
     engines = {"base": base, "sft": sft, "dpo": dpo}
-    with _judge(c, prompts) as judge:
-        truth, folder = truth_of(prompts), c.directory.folder("50-evaluate")
-        run_evaluate(
-            prompts, c.constitution, recipe.evaluate, recipe.judge, engines, judge, truth, folder, recipe.seed, c.progress
-        )
+    judge, truth, folder = _judge(c, prompts), truth_of(prompts), c.directory.folder("50-evaluate")
+    run_evaluate(prompts, c.constitution, recipe.evaluate, recipe.judge, engines, judge, truth, folder, recipe.seed, c.progress)
     return {"prompts": len(prompts)}
 
 
-@contextmanager
-def _judge(c: Context, prompts: Sequence[PromptRow]) -> Iterator[Judge]:
-    """The recipe's judge, and for as long as it is needed the models that it is made of."""
-    with ExitStack() as guests:
-        yield build_judge(c.recipe.judge, lambda model: guests.enter_context(c.pool.guest(model)), c.recipe.seed, prompts)
+def _judge(c: Context, prompts: Sequence[PromptRow]) -> Judge:
+    """The recipe's judge; the models that it is made of live as long as it does."""
+    return build_judge(c.recipe.judge, c.pool.guests(), c.recipe.seed, prompts, c.recipe.endpoints)
 
 
 STAGES = (
@@ -194,7 +193,7 @@ STAGES = (
         name="00-prompts",
         version=1,
         sections=("prompts",),
-        outside=lambda recipe: {recipe.prompts.source: Path(recipe.prompts.source)},
+        outside=lambda recipe: (recipe.prompts.source,),
         perform=_prompts,
         outputs=(PROMPTS,),
     ),
@@ -204,11 +203,11 @@ STAGES = (
         sections=("model", "revise"),
         phase="revise",
         principles="revise",
-        outside=lambda recipe: {
-            **_weights(recipe.model.path, recipe.revise.critic),
-            **({recipe.revise.few_shot: few_shot_path(recipe.revise.few_shot)} if recipe.revise.few_shot else {}),
-            **({path: Path(path)} if (path := recipe.revise.helpfulness.source) else {}),
-        },
+        asks=lambda recipe: {recipe.model.path} | roles.critics(recipe),
+        outside=lambda recipe: (
+            *((few_shot_path(examples),) if (examples := recipe.revise.few_shot) else ()),
+            *((source,) if (source := recipe.revise.helpfulness.source) else ()),
+        ),
         perform=_revise,
         outputs=(REVISED,),
         journals=("drafts.jsonl", "critiques.jsonl", "revisions.jsonl"),
@@ -218,7 +217,7 @@ STAGES = (
         version=1,
         sections=("model", "lora", "sft"),
         inputs=(REVISED,),
-        outside=lambda recipe: _weights(recipe.model.path),
+        asks=lambda recipe: {recipe.model.path},
         perform=_sft,
         outputs=(SFT_ADAPTER,),
     ),
@@ -229,7 +228,8 @@ STAGES = (
         phase="pairs",
         principles="judge",
         inputs=(SFT_ADAPTER,),
-        outside=lambda recipe: _weights(recipe.model.path) | _of_judge(recipe),
+        asks=lambda recipe: {recipe.model.path} | roles.judges(recipe),
+        outside=lambda recipe: judge_files(recipe.judge),
         perform=_pairs,
         outputs=(PREFERENCES,),
         journals=("candidates.jsonl", "judgments.jsonl"),
@@ -239,7 +239,7 @@ STAGES = (
         version=1,
         sections=("model", "dpo"),
         inputs=(SFT_ADAPTER, PREFERENCES),
-        outside=lambda recipe: _weights(recipe.model.path),
+        asks=lambda recipe: {recipe.model.path},
         perform=_dpo,
         outputs=(DPO_ADAPTER, "40-dpo/health.json"),
     ),
@@ -250,7 +250,8 @@ STAGES = (
         phase="evaluate",
         principles="judge",
         inputs=(SFT_ADAPTER, DPO_ADAPTER),
-        outside=lambda recipe: _weights(recipe.model.path) | _of_judge(recipe),
+        asks=lambda recipe: {recipe.model.path} | roles.judges(recipe),
+        outside=lambda recipe: judge_files(recipe.judge),
         perform=_evaluate,
         outputs=("50-evaluate/results.json",),
         journals=("answers.jsonl", "judgments.jsonl"),
@@ -271,13 +272,3 @@ def stage_index(name: str) -> int:
         if name in (known, *known.split("-")):
             return index
     raise UserError(f'There is no stage "{name}".{did_you_mean(name, names)}')
-
-
-def _of_judge(recipe: Recipe) -> dict[str, Path]:
-    """What the judges are made of: models, templates, labels."""
-    models = (judge.model for judge in member_settings(recipe.judge) if judge.kind != "human")
-    return _weights(*models) | {str(path): path for path in judge_files(recipe.judge)}
-
-
-def _weights(*paths: str) -> dict[str, Path]:
-    return {f"model {path}": model_folder(path) for path in paths if path != "same"}

@@ -2,6 +2,7 @@
 
 import math
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
@@ -208,6 +209,15 @@ class Endpoint(Section):
     max_tokens: PositiveInt | None = None
     """The same for tokens."""
 
+    @model_validator(mode="after")
+    def _check_endpoint(self) -> Self:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.netloc or "@" in url.netloc:
+            raise _conflict("base_url", "it must look like https://host/v1, without a user name or a key in it")
+        if self.max_usd is not None and self.price is None:
+            raise _conflict("max_usd", "it needs `price`, which turns tokens into dollars")
+        return self
+
 
 class Judging(Section):
     """How one judge judges."""
@@ -396,3 +406,9 @@ class Recipe(Section):
     reward: Reward = Reward()
     ppo: Ppo = Ppo()
     evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _check_endpoint_names(self) -> Self:
+        if taken := {"same", "sandbox"} & self.endpoints.keys():
+            raise _conflict("endpoints", f"`{taken.pop()}` already means a model; give the endpoint another name")
+        return self
