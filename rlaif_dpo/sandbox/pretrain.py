@@ -43,7 +43,7 @@ class Phase:
 # Revision first teaches to read and copy an answer; judging, the hard task, then builds on it and gets most of the rest.
 PHASES = (
     Phase(2.5, {"answer": 0.25, "repeat": 0.2, "revise": 0.55}),
-    Phase(9.5, {"answer": 0.2, "repeat": 0.05, "revise": 0.35, "judge": 0.4}),
+    Phase(13, {"answer": 0.2, "repeat": 0.05, "revise": 0.37, "judge": 0.38}),
 )
 PEAK_LR = 3e-3
 
