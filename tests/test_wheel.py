@@ -81,7 +81,7 @@ def test_the_checkout_does_not_help_out(site: Path, tmp_path: Path) -> None:
         ("_data/suites", ("suites", "show", "frank")),
         ("_data/few_shot", ("validate", "quickstart", "revise.few_shot=critique-revision")),
         ("sandbox/model", ("plan", "quickstart")),
-        ("report/template.html", ("report", "runs/quickstart")),
+        ("report/pages/sections/reproduce.html", ("report", "runs/quickstart")),
     ):
         copy = tmp_path / missing.replace("/", "-")
         shutil.copytree(site, copy)

@@ -21,9 +21,9 @@ MEASURES = {
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
-    """The file `template` beside this one with `facts`; what goes into HTML is escaped."""
+    """The file `template` of `pages/` with `facts`; what goes into HTML is escaped."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "pages"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -71,7 +71,7 @@ def write_report(run_dir: Path | str) -> Path:
     }
     write_text(run / "README.md", model_card(run, found))
     page = run / "report.html"
-    write_text(page, render("template.html", facts).encode("utf-8", "replace").decode())
+    write_text(page, render("report.html", facts).encode("utf-8", "replace").decode())
     return page
 
 

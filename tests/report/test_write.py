@@ -88,7 +88,7 @@ def test_accessible(run_dir: Path) -> None:
 
 def test_colours_have_contrast() -> None:
     """WCAG 2.2: text 4.5:1, marks 3:1, on the page and on cards, in light and dark."""
-    css = (Path(__file__).parents[2] / "rlaif_dpo" / "report" / "style.css").read_text()
+    css = (Path(__file__).parents[2] / "rlaif_dpo" / "report" / "pages" / "style.css").read_text()
     light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL))
 
     def luminance(colour: str) -> float:
@@ -253,7 +253,7 @@ def test_a_run_of_groups(make_run: Callable[..., Path], tmp_path: Path, optimize
 
 
 def test_colours_of_every_policy_are_in_the_style() -> None:
-    css = (Path(__file__).parents[2] / "rlaif_dpo" / "report" / "style.css").read_text()
+    css = (Path(__file__).parents[2] / "rlaif_dpo" / "report" / "pages" / "style.css").read_text()
     for policy in ("base", "sft", *FINAL_STAGE):
         assert all(f".{mark}.{policy}" in css for mark in ("line", "whisker", "dot", "bar", "key")), policy
 
