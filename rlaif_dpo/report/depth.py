@@ -13,6 +13,7 @@ from rlaif_dpo.report.numbers import NONE, interval, number, percent, points
 from rlaif_dpo.report.render import render
 from rlaif_dpo.report.svg import Series, line_chart
 
+PERCENT = (0.0, 100.0)
 COLOURS = ("base", "sft", "dpo")
 TOPICS = {"prefill": "First words", "kl": "Where it changed", "tamper": "Canaries", "benign": "Harmless fine-tuning"}
 MEASURES = {
@@ -102,7 +103,7 @@ def _figures(found: Mapping[str, Any]) -> list[Figure]:
         Figure(
             "Where it changed",
             "KL from the reference in nats at each token; shallow alignment is a spike on the left",
-            _chart([Series("KL", "accent", kl)], "KL in nats by token", "token"),
+            _chart([Series("KL", "accent", kl)], "KL in nats by token", "token", None),
         ),
         Figure(
             "Canaries",
@@ -121,6 +122,6 @@ def _percents(shares: list[float]) -> list[tuple[float, float]]:
     return [(step, 100 * share) for step, share in enumerate(shares)]
 
 
-def _chart(series: list[Series], label: str, x_label: str) -> Markup:
+def _chart(series: list[Series], label: str, x_label: str, whole: tuple[float, float] | None = PERCENT) -> Markup:
     said = "; ".join(f"{s.name} from {s.points[0][1]:.3g} to {s.points[-1][1]:.3g}" for s in series if s.points)
-    return line_chart(series, f"{label}: {said}", x_label)
+    return line_chart(series, f"{label}: {said}", x_label, whole)

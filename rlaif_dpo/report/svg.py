@@ -23,14 +23,17 @@ class Series:
     points: Sequence[tuple[float, float]]
 
 
-def line_chart(series: Sequence[Series], label: str, x_label: str = "step") -> Markup:
-    """Lines over a common axis; `label` says in words what they show. Points that are not finite are left out."""
+def line_chart(series: Sequence[Series], label: str, x_label: str = "step", whole: tuple[float, float] | None = None) -> Markup:
+    """Lines over a common axis; `label` says in words what they show. Points that are not finite are left out.
+
+    The axis spans the values, or `whole` where these have ends of their own, as percentages do.
+    """
     lines = [(s, [(x, y) for x, y in s.points if math.isfinite(x) and math.isfinite(y)]) for s in series]
     shown = [point for _, points in lines for point in points]
     if not shown:
         return Markup("")
     xs, ys = [x for x, _ in shown], [y for _, y in shown]
-    ticks = nice_ticks(min(ys), max(ys))
+    ticks = nice_ticks(*(whole or (min(ys), max(ys))))
     left, right, low, high = min(xs), max(xs), ticks[0], ticks[-1]
 
     def place(x: float, y: float) -> tuple[float, float]:

@@ -31,6 +31,14 @@ def test_ticks_of_a_constant_still_span() -> None:
     assert nice_ticks(3, 3)[0] <= 3 < nice_ticks(3, 3)[-1] or nice_ticks(3, 3)[-1] == 3
 
 
+def test_percentages_keep_their_axis() -> None:
+    """A flat line at 100 stands at the top of 0 to 100, not at the foot of 100 to 150."""
+    flat = [Series("a", "dpo", [(0, 100.0), (1, 100.0)])]
+    axis = [text.text for text in ElementTree.fromstring(line_chart(flat, "x", whole=(0, 100))).iter("text")]
+    assert axis[:3] == ["0", "50", "100"]
+    assert "150" in line_chart(flat, "x")
+
+
 def test_line_chart_leaves_out_what_is_not_finite() -> None:
     svg = ElementTree.fromstring(line_chart([Series("a", "dpo", [(1, 1.0), (2, math.nan), (3, 2.0), (4, math.inf)])], "a & <b>"))
     assert svg.get("aria-label") == "a & <b>"
