@@ -19,8 +19,9 @@ class ShippedRecipe:
 
 
 def list_recipes() -> tuple[ShippedRecipe, ...]:
-    """Every shipped recipe, by folder."""
-    return tuple(ShippedRecipe(path.stem, path, _summary(path)) for path in shipped_files("recipes", ".yaml").values())
+    """Every shipped recipe, by name."""
+    files = sorted(shipped_files("recipes", ".yaml").values(), key=lambda path: path.stem)
+    return tuple(ShippedRecipe(path.stem, path, _summary(path)) for path in files)
 
 
 def _summary(path: Path) -> str:
