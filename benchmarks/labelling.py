@@ -77,6 +77,7 @@ def by_engine(url: str, prompts: Sequence[str], in_flight: int) -> tuple[float, 
         start, cpu = time.perf_counter(), time.process_time()
         done = sum(scores.outcome == "ok" for scores in engine.score_options(requests))
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        engine.close()
     assert done == len(prompts)
     return wall, cpu
 

@@ -193,19 +193,25 @@ class Client:
         return True
 
     async def _send(self, body: dict[str, Any]) -> object:
-        """What the SDK makes of the reply, or its exception: handed back, so that no later exception holds it (and the key)."""
+        """The reply's JSON, or the SDK's exception: handed back, so that no later exception holds it (and the key)."""
         import openai
-        from openai.types.chat import ChatCompletion
 
         if self._sdk is None:
             settings = self._settings
             key = self._key or NO_KEY
-            self._sdk = openai.AsyncOpenAI(base_url=settings.base_url, api_key=key, max_retries=0, timeout=settings.timeout_s)
+            self._sdk = openai.AsyncOpenAI(
+                base_url=settings.base_url,
+                api_key=key,
+                max_retries=0,
+                timeout=settings.timeout_s,
+                # The default transport walks through all connections for every request: twice the CPU time at 64 in flight.
+                http_client=openai.DefaultAioHttpClient(),
+            )
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                # `post` is what `chat.completions.create` calls after it has walked through every parameter, which costs
-                # a fifth of a call's time.
-                return await self._sdk.post("/chat/completions", body=body, cast_to=ChatCompletion)
+                # What `chat.completions.create` calls after it has walked through every parameter, and without its models of
+                # the reply: both cost more of a call's time than all that we do with it.
+                return await self._sdk.post("/chat/completions", body=body, cast_to=object)
         except Exception as error:
             return error
 

@@ -88,7 +88,7 @@ class EndpointEngine:
         return estimate_tokens(messages)
 
     def close(self) -> None:
-        """Close the connections and end the thread; not needed before the process ends."""
+        """Close the connections and end the thread."""
         self._background.run(self._client.close)
         self._background.close()
 

@@ -56,32 +56,30 @@ class Reply:
 
 
 def read_reply(response: object, wants_text: bool = True) -> Reply:
-    """The outcome of what the SDK returned with HTTP 200. Without `wants_text` log-probabilities are enough.
+    """The outcome of a JSON body that came with HTTP 200. Without `wants_text` log-probabilities are enough.
 
     Raises:
         Fault: It is no chat completion, holds an error, or has no choice.
     """
-    from openai.types.chat import ChatCompletion
-
-    if not isinstance(response, ChatCompletion):
+    if not isinstance(response, Mapping):
         raise Fault("transient", f"the server sent no chat completion but {' '.join(str(response).split())[:80]!r}")
-    if error := _extra(response).get("error"):
+    if error := response.get("error"):
         return read_error(_status(error), error)
-    choice = response.choices[0] if isinstance(response.choices, list) and response.choices else None
-    message = getattr(choice, "message", None)
-    if choice is None or message is None:
+    choice = _first(response.get("choices"))
+    message = _of(choice, "message")
+    if not isinstance(message, Mapping):
         raise Fault("transient", "the reply has no choices")
-    ended: str | None = choice.finish_reason  # servers have names of their own for it
+    ended = _of(choice, "finish_reason")  # servers have names of their own for it
     if ended == "error":  # OpenRouter: the provider failed after it had begun
-        error = _extra(choice).get("error") or {"message": "the provider failed"}
+        error = _of(choice, "error") or {"message": "the provider failed"}
         return read_error(_status(error), error)
     finish: FinishReason = "length" if ended in ("length", "max_tokens", "model_length") else "stop"
-    text, thought = split_thinking(_content(getattr(message, "content", None)))
-    extra = _extra(message)
-    reasoning = next((r for r in (extra.get("reasoning_content"), extra.get("reasoning")) if isinstance(r, str) and r), thought)
-    if ended == "content_filter" or _filtered(_extra(choice).get("content_filter_results")):
+    text, thought = split_thinking(_content(message.get("content")))
+    said = (message.get("reasoning_content"), message.get("reasoning"))
+    reasoning = next((r for r in said if isinstance(r, str) and r), thought)
+    if ended == "content_filter" or _filtered(_of(choice, "content_filter_results")):
         return Reply("filtered", text, finish, reasoning, error="the server's content filter stopped the reply")
-    if refusal := getattr(message, "refusal", None):
+    if refusal := message.get("refusal"):
         return Reply("refused", str(refusal), finish, reasoning, error=f"the model refused: {refusal}")
     top = _top(choice)
     if not text and (wants_text or top is None):
@@ -101,7 +99,8 @@ def read_failure(error: Exception) -> Reply:
     if isinstance(error, APIStatusError):
         body = error.body if isinstance(error.body, Mapping) else {"message": str(error.body or error.message)}
         return read_error(error.status_code, body, _retry_after(error.response.headers))
-    if isinstance(error, APITimeoutError | TimeoutError):
+    refused = type(error.__cause__).__name__ == "ConnectTimeout"  # so the transport calls a connection refused or lost
+    if isinstance(error, APITimeoutError | TimeoutError) and not refused:
         raise Fault("transient", "no reply in time")
     if isinstance(error, APIConnectionError):
         raise Fault("transient", f"no connection ({' '.join(str(error.__cause__ or error).split())[:200]})")
@@ -142,12 +141,12 @@ def read_error(status: int, error: Any, wait_s: float | None = None) -> Reply:
 
 def read_usage(response: object) -> Usage | None:
     """The tokens the server counted, or None where it did not."""
-    usage = getattr(response, "usage", None)
+    usage = _of(response, "usage")
     prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if not prompt and not completion:
         return None
-    cached = _count(getattr(usage, "prompt_tokens_details", None), "cached_tokens")
-    reasoning = _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
+    cached = _count(_of(usage, "prompt_tokens_details"), "cached_tokens")
+    reasoning = _count(_of(usage, "completion_tokens_details"), "reasoning_tokens")
     return Usage(prompt, completion, cached, reasoning)
 
 
@@ -196,8 +195,13 @@ def _status(error: Any) -> int:
     return int(code) if code.isdigit() else 500
 
 
-def _extra(model: object) -> Mapping[str, Any]:
-    return getattr(model, "model_extra", None) or {}
+def _of(body: object, name: str) -> Any:
+    """The field of a part of the reply; None where that part, or it, is missing or something else."""
+    return body.get(name) if isinstance(body, Mapping) else None
+
+
+def _first(parts: object) -> object:
+    return parts[0] if isinstance(parts, list) and parts else None
 
 
 def _content(content: object) -> str:
@@ -211,26 +215,26 @@ def _filtered(results: object) -> bool:
     return isinstance(results, Mapping) and any(isinstance(r, Mapping) and r.get("filtered") for r in results.values())
 
 
-def _top(choice: Any) -> tuple[tuple[str, float], ...] | None:
+def _top(choice: object) -> tuple[tuple[str, float], ...] | None:
     """The likeliest first tokens, the one that was drawn among them; -inf for one whose probability was too small to tell."""
-    positions = getattr(getattr(choice, "logprobs", None), "content", None)
-    if not isinstance(positions, list) or not positions:
+    position = _first(_of(_of(choice, "logprobs"), "content"))
+    if position is None:
         return None
-    listed = getattr(positions[0], "top_logprobs", None) or []
-    entries = [(str(entry.token), logprob) for entry in listed if (logprob := _logprob(entry)) is not None]
-    drawn = _logprob(positions[0])
-    if drawn is not None and (entry := (str(positions[0].token), drawn)) not in entries:
+    listed = _of(position, "top_logprobs") or []
+    entries = [(str(_of(entry, "token")), logprob) for entry in listed if (logprob := _logprob(entry)) is not None]
+    drawn = _logprob(position)
+    if drawn is not None and (entry := (str(_of(position, "token")), drawn)) not in entries:
         entries.append(entry)
     return tuple(entries)
 
 
-def _logprob(entry: Any) -> float | None:
-    value = getattr(entry, "logprob", None)
+def _logprob(entry: object) -> float | None:
+    value = _of(entry, "logprob")
     if not isinstance(value, int | float) or isnan(value):
         return None
     return float(value) if value > MISSING else -inf
 
 
 def _count(usage: object, name: str) -> int:
-    value = getattr(usage, name, None)
+    value = _of(usage, name)
     return int(value) if isinstance(value, int | float) and isfinite(value) and value > 0 else 0
