@@ -136,21 +136,23 @@ def reward(c: Context) -> Counts:
 
 
 def ppo(c: Context) -> Counts:
+    from rlaif_dpo.pipeline.rewards import build_held_out
     from rlaif_dpo.train.ppo import run_ppo
     from rlaif_dpo.train.reward import RewardModel
 
     reward = _sound_reward(c)
     reference = c.directory.path / SFT_ADAPTER
     loaded, room, folder = c.pool.base_for_training(), c.recipe.model.max_batch_tokens, c.directory.folder("41-ppo")
-    score = RewardModel(loaded, reward, room)
+    score, prompts = RewardModel(loaded, reward, room), c.prompts("pairs")
+    held_out = build_held_out(c, prompts, c.recipe.ppo, score, folder)
     return run_ppo(
-        c.prompts("pairs"), loaded, reference, score, c.recipe.ppo, folder, c.recipe.seed, c.progress,
-        reward_name="40-reward", value_from=reward, max_batch_tokens=room,
+        prompts, loaded, reference, score, c.recipe.ppo, folder, c.recipe.seed, c.progress,
+        reward_name="40-reward", value_from=reward, max_batch_tokens=room, held_out=held_out,
     )  # fmt: skip
 
 
 def grpo(c: Context) -> Counts:
-    from rlaif_dpo.pipeline.rewards import build_reward
+    from rlaif_dpo.pipeline.rewards import build_held_out, build_reward
     from rlaif_dpo.train.grpo import run_grpo
 
     recipe, weights, stage = c.recipe, c.recipe.grpo.rewards, f"41-{c.recipe.optimizer}"
@@ -160,10 +162,11 @@ def grpo(c: Context) -> Counts:
     if weights.judge:
         pass_gate(c.directory.path, recipe.judge.accept, c.progress.say)
     reward, prompts = build_reward(c, folder)
+    held_out = build_held_out(c, prompts, recipe.grpo, reward, folder)
     loaded, reference, room = c.pool.base_for_training(), c.directory.path / SFT_ADAPTER, recipe.model.max_batch_tokens
     return run_grpo(
         prompts, loaded, reference, reward, recipe.grpo, "rloo" if recipe.optimizer == "rloo" else "grpo", folder, recipe.seed,
-        c.progress, reward_name=weights.terms, max_batch_tokens=room, event=c.micro_batch(stage),
+        c.progress, reward_name=weights.terms, max_batch_tokens=room, event=c.micro_batch(stage), held_out=held_out,
     )  # fmt: skip
 
 

@@ -132,6 +132,10 @@ class Rollouts(Optimisation):
     """The tripwire on an answer's mean KL to the reference, in nats; half of it warns."""
     tripwires: Literal["stop", "warn"] = "stop"
     """What a tripwire does when it is far out; the run stops before it learns from such answers, or only says so."""
+    held_out_judge: str | None = None
+    """`same`, a local model or a name in `endpoints`: does it like what the reward likes? It rewards nothing. null: none."""
+    held_out_answers: Annotated[int, Field(ge=2)] = 32
+    """How many answers of an update the held-out judge compares with answers of the SFT model, at most."""
 
 
 class Ppo(Rollouts):

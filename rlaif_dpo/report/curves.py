@@ -104,6 +104,11 @@ def _rollouts(name: str, rows: Sequence[Row]) -> list[Figure]:
             "answers with the phrase that spread most, above its share at the SFT model; near 0 is good",
             line_chart([_series(rows, "boilerplate", "ppo")], "growth of the most spread phrase by update", "update"),
         ),
+        Figure(
+            f"{name} and the held-out judge",
+            "how sure it is that it likes what the reward likes, in standard errors; below -3 the reward is gamed",
+            line_chart([_series(rows, "held_out", "ppo")], "agreement of the reward with a held-out judge by update", "update"),
+        ),
     ]
 
 

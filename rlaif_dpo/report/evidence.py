@@ -33,7 +33,7 @@ JUDGED = (
     "25-audit/repeats.jsonl",
     LABELLED,
     "30-pairs/grades.jsonl",
-    *(f"41-{name}/{file}.jsonl" for name in SAMPLING for file in ("judgments", "rules")),
+    *(f"41-{name}/{file}.jsonl" for name in SAMPLING for file in ("judgments", "rules", "held_out")),
     "50-evaluate/judgments.jsonl",
     "55-suites/judgments.jsonl",
 )

@@ -101,6 +101,13 @@ def measured_wires(max_kl: float) -> tuple[Wire, ...]:
             "one phrase is in {value:.0%} more of the answers than of the SFT model's",
             "read episodes.jsonl; raise kl_coef if it is an empty one",
         ),
+        Wire(
+            "held_out",
+            (-2.0, None),
+            (-3.0, None),
+            "what earns more pleases the held-out judge {value:+.1f} standard errors more",
+            "the reward likes what the judge dislikes: read held_out.jsonl, and mend the reward",
+        ),
         Wire("no_eos", (None, 0.1), (None, 0.9), "{value:.0%} of answers do not end", "raise max_new_tokens or no_eos_penalty"),
         Wire("no_score", (None, 0.1), (None, 0.9), "{value:.0%} of answers got no score", "look at what gives the reward"),
     )
