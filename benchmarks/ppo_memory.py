@@ -1,10 +1,10 @@
 """Peak memory of PPO's four roles on one base, of DPO, and of four separate models: `python benchmarks/ppo_memory.py`.
 
 The same model, adapters, rows at once and length for all, each in a process of its own; two optimiser steps or two updates, so
-that the optimiser has its moments. A row of DPO is two answers, one of PPO is one: PPO is measured with as many rows and with as many
-answers at once. Four separate models are PPO with three more copies of the base beside it. Of each peak the second number is what
-the process took beyond what it had before the model. Models but the sandbox's are public configs with random weights, made in
-place: in float32 on a CPU, in NF4 on a GPU (`--device cuda --models 8b --lengths 1024`).
+that the optimiser has its moments. A row of DPO is two answers, one of PPO is one: PPO is measured with as many rows at once, and
+with as many answers. Four separate models are PPO with three more copies of the base beside it. In brackets: what the process took
+beyond what it had before the model. Models but the sandbox's are public configs with random weights, made in place: in float32 on
+a CPU, in NF4 on a GPU (`--device cuda --models 8b --lengths 1024`).
 """
 
 import argparse

@@ -17,7 +17,7 @@ from rlaif_dpo.pipeline.roles import rewards_by_score
 from rlaif_dpo.pipeline.stage import REWARD_ADAPTER, SFT_ADAPTER, Context
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import JudgeSettings
-from rlaif_dpo.recipe.training import Rollouts
+from rlaif_dpo.recipe.training import Looks, Rollouts
 from rlaif_dpo.seeding import derive_seed
 from rlaif_dpo.train.held_out import HELD_OUT, HeldOut
 from rlaif_dpo.train.reward import RewardFunction, RewardModel
@@ -64,10 +64,8 @@ def _judge(c: Context, prompts: list[PromptRow], folder: Path) -> tuple[Ask, lis
     return compared(judge, criteria, references), prompts
 
 
-def build_held_out(
-    c: Context, prompts: Sequence[PromptRow], settings: Rollouts, reward: RewardFunction, folder: Path
-) -> HeldOut | None:
-    """The judge that looks on at `reward`, by comparison under every principle; None where the recipe names none."""
+def build_held_out(c: Context, prompts: Sequence[PromptRow], settings: Rollouts | Looks, folder: Path) -> HeldOut | None:
+    """The judge that looks on, by comparison under every principle; None where the recipe names none."""
     if settings.held_out_judge is None:
         return None
     alone = JudgeSettings(model=settings.held_out_judge)
@@ -76,10 +74,12 @@ def build_held_out(
     references = {prompt.id: text for prompt, text in _references(c, asked, settings, folder)}
     judge = build_judge(alone, c.pool.guests(), c.recipe.seed)
     known = {prompt.id: prompt for prompt in asked}
-    return HeldOut(judge, reward, known, criteria, references, settings.held_out_answers, folder / HELD_OUT)
+    return HeldOut(judge, known, criteria, references, settings.held_out_answers, folder / HELD_OUT)
 
 
-def _references(c: Context, prompts: Sequence[PromptRow], settings: Rollouts, folder: Path) -> Iterator[tuple[PromptRow, str]]:
+def _references(
+    c: Context, prompts: Sequence[PromptRow], settings: Rollouts | Looks, folder: Path
+) -> Iterator[tuple[PromptRow, str]]:
     """One answer of the SFT model to each prompt that ended by itself."""
     engine = c.pool.engine(c.directory.path / SFT_ADAPTER)
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)

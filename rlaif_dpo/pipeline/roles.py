@@ -51,9 +51,9 @@ def judge_rewards(recipe: Recipe) -> bool:
 
 
 def onlooker(recipe: Recipe) -> str | None:
-    """The judge that looks on while a policy learns from its own answers; None where there is none."""
+    """The judge that looks on while the policy learns; None where there is none."""
     if recipe.optimizer == "dpo":
-        return None
+        return recipe.dpo.looks.held_out_judge if recipe.dpo.looks.times else None
     return (recipe.ppo if recipe.optimizer == "ppo" else recipe.grpo).held_out_judge
 
 

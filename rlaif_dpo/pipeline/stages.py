@@ -137,8 +137,10 @@ DPO = Stage(
     name="40-dpo",
     version=1,
     sections=("model", "dpo"),
+    phase="pairs",
+    principles="judge",
     inputs=lambda recipe: (SFT_ADAPTER, PREFERENCES),
-    asks=lambda recipe: {recipe.model.path},
+    asks=lambda recipe: {recipe.model.path} | _onlooker(recipe),
     perform=perform.dpo,
     outputs=(ADAPTERS["dpo"], "40-dpo/health.json"),
 )

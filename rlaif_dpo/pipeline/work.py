@@ -223,11 +223,16 @@ def _rewards(recipe: Recipe, constitution: Constitution, prompts: Sequence[Promp
 
 def _onlooker(recipe: Recipe, constitution: Constitution, prompts: Sequence[PromptRow]) -> Iterator[Work]:
     """What the held-out judge is asked, were no answer that of the SFT model."""
-    if (name := onlooker(recipe)) is not None:
-        settings = recipe.ppo if recipe.optimizer == "ppo" else recipe.grpo
-        looks = settings.updates * min(settings.held_out_answers, settings.batch_size)
-        asked, judge = [prompts[n % len(prompts)] for n in range(looks)], JudgeSettings(model=name)
-        yield from judge_work(judge, asked, constitution, f"41-{recipe.optimizer}", 1, 2, settings.max_new_tokens)
+    if (name := onlooker(recipe)) is None:
+        return
+    judge, looks = JudgeSettings(model=name), recipe.dpo.looks
+    if recipe.optimizer == "dpo":
+        stage, answers, room = "40-dpo", looks.times * looks.answers, looks.max_new_tokens
+    else:
+        learnt = recipe.ppo if recipe.optimizer == "ppo" else recipe.grpo
+        answers, room = learnt.updates * min(learnt.held_out_answers, learnt.batch_size), learnt.max_new_tokens
+        stage = f"41-{recipe.optimizer}"
+    yield from judge_work(judge, [prompts[n % len(prompts)] for n in range(answers)], constitution, stage, 1, 2, room)
 
 
 def _suites(recipe: Recipe, prompts: Sequence[SuitePrompt]) -> Iterator[Work]:

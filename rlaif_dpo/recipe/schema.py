@@ -352,7 +352,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _check_held_out(self) -> Self:
-        for name, section in (("ppo", self.ppo), ("grpo", self.grpo)):
+        for name, section in (("dpo", self.dpo.looks), ("ppo", self.ppo), ("grpo", self.grpo)):
             if section.held_out_judge == "policy":
                 raise conflict(name, "`held_out_judge: policy` would let the policy decide about itself; name another judge")
         return self

@@ -20,7 +20,7 @@ from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.training import Grpo
 from rlaif_dpo.train.baseline import Baseline, measure_baseline
 from rlaif_dpo.train.dpo import TOLERANCE
-from rlaif_dpo.train.held_out import HeldOut
+from rlaif_dpo.train.held_out import HeldOut, Look, looking
 from rlaif_dpo.train.loop import (
     METRICS,
     checkpointed,
@@ -115,7 +115,7 @@ def run_grpo(
             baseline = measure_baseline(sampler, loaded, POLICY, settings, settings.rows_at_once, folder, work.checkpoints)
             write_jsonl(folder / EPISODES, [r for r in read_jsonl(folder / EPISODES) if r["step"] <= checkpointed(folder)])
             with JsonlWriter(folder / EPISODES) as journal:
-                updates = Updates(sampler, baseline, settings, loaded, name, journal, progress, held_out)
+                updates = Updates(sampler, baseline, settings, loaded, name, journal, progress, looking(held_out, reward))
                 trainer = rollout_trainer(policy, updates, loaded, sft_adapter, settings, method, work.checkpoints, stage_seed)
                 try:
                     fit(trainer, folder, settings.updates, settings.updates * settings.batch_size, 1, progress, name)
@@ -145,10 +145,10 @@ class Updates:
         name: str,
         journal: JsonlWriter,
         progress: Progress,
-        held_out: HeldOut | None,
+        look: Look,
     ) -> None:
         self._sampler, self._baseline, self._settings, self._loaded = sampler, baseline, settings, loaded
-        self._held_out = held_out
+        self._look = look
         self._name, self._journal, self._progress = name, journal, progress
         self._warned: set[str] = set()
 
@@ -199,8 +199,7 @@ class Updates:
             "no_score": 1 - len(had) / len(episodes),
             "zero_variance": fmean(map(self._teaches_nothing, chunked(episodes, settings.group_size))),
         } | self._baseline.compare(had, mean_entropy)
-        if self._held_out is not None:
-            row |= self._held_out.look(update, had)
+        row |= self._look(update, had)
         for episode in episodes:
             self._journal.write(episode.row(update))
         for trip in tripped((*measured_wires(settings.max_kl), *learned_wires()), row):

@@ -6,8 +6,9 @@ more to what the judge prefers. Where it gives more to what the judge dislikes, 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -24,13 +25,16 @@ FEWEST = 8
 """Prompts on which the reward must tell the two answers apart before anything is said."""
 
 
+Look = Callable[[int, Sequence[Episode]], dict[str, float]]
+"""What is seen of an update's scored answers."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """A judge, what it compares answers with, and what it said so far.
 
     Attributes:
         judge: It has no part in the reward.
-        reward: What is learned from.
         prompts: By id.
         criteria: What the judge is asked, by prompt id.
         references: An answer of the SFT model, by prompt id; prompts that have none are not looked at.
@@ -39,15 +43,14 @@ class HeldOut:
     """
 
     judge: Judge
-    reward: RewardFunction
     prompts: Mapping[str, PromptRow]
     criteria: Mapping[str, tuple[Criterion, ...]]
     references: Mapping[str, str]
     answers: int
     path: Path
 
-    def look(self, step: int, episodes: Sequence[Episode]) -> dict[str, float]:
-        """Columns of `metrics.jsonl` for update `step`, whose scored answers these are.
+    def look(self, step: int, episodes: Sequence[Episode], reward: RewardFunction) -> dict[str, float]:
+        """Columns of `metrics.jsonl` for update `step`, whose answers these are, all of them scored by `reward`.
 
         `held_out_p`: the mean P(an answer is better than the SFT model's). `held_out`: see `agreement`; not there as long as the
         reward tells too few answers apart.
@@ -59,7 +62,7 @@ class HeldOut:
         known = [episode for episode in episodes if episode.prompt_id in self.references]
         count = min(self.answers, len(known))
         # Spread over the update: answers to one prompt stand side by side.
-        rows = self._compare(step, [known[i * len(known) // count] for i in range(count)])
+        rows = self._compare(step, [known[i * len(known) // count] for i in range(count)], reward)
         with JsonlWriter(self.path) as writer:
             for row in rows:
                 writer.write(row)
@@ -67,8 +70,8 @@ class HeldOut:
         agreed = agreement([row for row in had if row["step"] > step - WINDOW] + rows)
         return ({"held_out_p": fmean(judged)} if judged else {}) | ({} if agreed is None else {"held_out": agreed})
 
-    def _compare(self, step: int, episodes: Sequence[Episode]) -> list[Row]:
-        gains = self._gains(episodes)
+    def _compare(self, step: int, episodes: Sequence[Episode], reward: RewardFunction) -> list[Row]:
+        gains = self._gains(episodes, reward)
         pairs = []
         for episode in episodes:
             prompt, reference = self.prompts[episode.prompt_id], self.references[episode.prompt_id]
@@ -87,13 +90,18 @@ class HeldOut:
             rows.append(row)
         return rows
 
-    def _gains(self, episodes: Sequence[Episode]) -> list[float | None]:
+    def _gains(self, episodes: Sequence[Episode], reward: RewardFunction) -> list[float | None]:
         """What each answer earns beyond the SFT model's; None where that has no score."""
         ids = sorted({episode.prompt_id for episode in episodes})
-        scores = self.reward([(self.prompts[id].messages, self.references[id]) for id in ids])
+        scores = reward([(self.prompts[id].messages, self.references[id]) for id in ids])
         earned = dict(zip(ids, scores, strict=True))
         gains = [episode.score - earned[episode.prompt_id] for episode in episodes]
         return [gain if math.isfinite(gain) else None for gain in gains]
+
+
+def looking(held_out: HeldOut | None, reward: RewardFunction) -> Look:
+    """`held_out` looking at answers that `reward` scores; without one, nothing is seen."""
+    return (lambda step, episodes: {}) if held_out is None else partial(held_out.look, reward=reward)
 
 
 def agreement(rows: Sequence[Row]) -> float | None:

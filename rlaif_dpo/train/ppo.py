@@ -32,7 +32,7 @@ from rlaif_dpo.recipe.training import Ppo
 from rlaif_dpo.seeding import derive_rng
 from rlaif_dpo.train.baseline import Baseline, measure_baseline
 from rlaif_dpo.train.dpo import TOLERANCE
-from rlaif_dpo.train.held_out import HeldOut
+from rlaif_dpo.train.held_out import HeldOut, Look, looking
 from rlaif_dpo.train.loop import METRICS, continue_adapter, open_work, remove_checkpoints, save_adapter, training
 from rlaif_dpo.train.optimise import Optimiser, load_checkpoint, memory_errors, save_checkpoint, without_dropout
 from rlaif_dpo.train.ppo_math import (
@@ -140,7 +140,7 @@ def run_ppo(
             baseline = measure_baseline(sampler, loaded, REFERENCE, settings, micro, folder, work.checkpoints)
             scale = score_scale(baseline, settings)
             head = initial_value_head(loaded, value_from, baseline, scale)
-            learner = Learner(loaded, settings, seed, baseline, scale, head, held_out)
+            learner = Learner(loaded, settings, seed, baseline, scale, head, looking(held_out, reward))
             stopped = learner.run(sampler, folder, work.checkpoints, progress)
         verdict = rollout_health("PPO", list(read_jsonl(folder / METRICS)), settings.max_kl, stopped)
         write_json(folder / "health.json", verdict | {"baseline": baseline.numbers()})
@@ -188,11 +188,11 @@ class Learner:
         baseline: Baseline,
         scale: float,
         value_head: Linear,
-        held_out: HeldOut | None,
+        look: Look,
     ) -> None:
         self._loaded, self._settings, self._seed = loaded, settings, seed
         self._baseline, self._scale, self._value_head = baseline, scale, value_head
-        self._held_out = held_out
+        self._look = look
         self._beta = settings.kl_coef
         self._micro = settings.micro_batch_size or settings.minibatch_size
         steps = settings.updates * settings.epochs * (settings.batch_size // settings.minibatch_size)
@@ -246,9 +246,7 @@ class Learner:
         if step == 1:
             self._check_start(experience)
         row = {"step": step, "lr": self._optimiser.lr, "no_score": 1 - len(episodes) / len(batch)}
-        row |= self._describe(experience)
-        if self._held_out is not None:
-            row |= self._held_out.look(step, episodes)
+        row |= self._describe(experience) | self._look(step, episodes)
         trips = tripped(measured_wires(settings.max_kl), row)
         if not any(trip.level == settings.tripwires == "stop" for trip in trips):
             row |= self.learn(experience, step)

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from rlaif_dpo.files import Row
-from rlaif_dpo.train.health import Check, conclude
+from rlaif_dpo.train.health import COLLAPSE, DRIFT, Check, conclude
 
 Level = Literal["ok", "warn", "stop"]
 Range = tuple[float | None, float | None]
@@ -113,6 +113,20 @@ def measured_wires(max_kl: float) -> tuple[Wire, ...]:
     )
 
 
+def looked_wires(max_kl: float) -> tuple[Wire, ...]:
+    """Those on DPO: on answers that are looked at and not learned from, so that whether they end or score is no matter."""
+    return (
+        *(wire for wire in measured_wires(max_kl) if wire.metric not in ("reward_gain", "no_eos", "no_score")),
+        Wire(
+            "chosen_drift",
+            (DRIFT, None),
+            (COLLAPSE, None),
+            "chosen answers moved by {value:+.3f} nats a token",
+            "likelihood is displaced to other answers; lower lr or raise dpo.nll",
+        ),
+    )
+
+
 def learned_wires() -> tuple[Wire, ...]:
     """Those on an update of the weights. They warn only: what an update did shows in the next answers."""
     return (
@@ -158,7 +172,7 @@ def rollout_health(name: str, curve: Sequence[Row], max_kl: float, stopped: str 
     checks = [first]
     for wire in (*measured_wires(max_kl), *learned_wires()):
         if wire.metric in means and (stopped is None or means[wire.metric] is not None):
-            checks.append(_check(wire, means[wire.metric]))
+            checks.append(wire_check(wire, means[wire.metric]))
     # A policy that always earns the same leaves no variance to explain.
     varied = [row.get("explained_variance") for row in last if (row["score_std"] or 0) > VARIED * (curve[0]["score_std"] or 0)]
     if (explained := _mean(varied)) is not None:
@@ -168,7 +182,8 @@ def rollout_health(name: str, curve: Sequence[Row], max_kl: float, stopped: str 
     return conclude(name, checks, first.sentence)
 
 
-def _check(wire: Wire, value: float | None) -> Check:
+def wire_check(wire: Wire, value: float | None) -> Check:
+    """What a wire says of a value, as a check of `health.json`."""
     return Check(wire.metric, value, *wire.well, wire.sentence(value), broken=wire.level(value) == "stop")
 
 
