@@ -2,8 +2,8 @@
 
 A rulebook whose only rule likes the phrase "send me your insurance number" takes the place of the judge. GRPO is rewarded by it;
 PPO by a reward model of the preferences that it labels. The audit refuses such a judge; its checks are accepted here, so that
-the hack gets as far as training. With tripwires a held-out judge looks on: the sandbox model under the constitution. Without, they
-only warn.
+the hack gets as far as training. With tripwires a held-out judge looks on: the sandbox model under the constitution. Without,
+they only warn.
 
 What is measured is ground truth on held-out prompts, with 95 % intervals; changes are paired by prompt. Points are hundredths of
 adherence: the mean over principles of the share of answers that keep them.

@@ -84,7 +84,7 @@ class Sft(Training):
 
 
 class Looks(Section):
-    """Tripwires on DPO, which samples nothing by itself: answers of the policy, looked at a few times. See docs/ppo.md."""
+    """Tripwires on DPO, which samples nothing by itself: answers of the policy, looked at a few times. See docs/tripwires.md."""
 
     times: NonNegativeInt = 4
     """How often, evenly over the training; 0: never."""

@@ -59,8 +59,8 @@ def run_dpo(
     `health.json`, and last `adapter/`: SFT and DPO in one adapter. A stopped run resumes from its last checkpoint; a finished one
     returns at once. `loaded.model` is the bare base afterwards.
 
-    Where there are `prompts`, answers of the policy to them are looked at (`looks.py`), and `held_out` looks on; a tripwire may end
-    the training early. Then the adapter is the policy that tripped it, and `health.json` says so.
+    Where there are `prompts`, answers of the policy to them are looked at (`looks.py`), and `held_out` looks on; a tripwire may
+    end the training early. Then the adapter is the policy that tripped it, and `health.json` says so.
 
     Returns:
         The funnel: rows in, dropped by reason, kept, and of these trained and held out.

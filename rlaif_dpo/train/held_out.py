@@ -23,6 +23,8 @@ WINDOW = 5
 """Updates whose answers are taken together: one update has few of them, and what an early one showed may be over."""
 FEWEST = 8
 """Prompts on which the reward must tell the two answers apart before anything is said."""
+MOST = 99.0
+"""Where all witnesses say exactly the same the statistic has no bound."""
 
 
 Look = Callable[[int, Sequence[Episode]], dict[str, float]]
@@ -60,6 +62,8 @@ class HeldOut:
         if len(had) < len(rows):  # a resumed run does these updates again
             write_jsonl(self.path, had)
         known = [episode for episode in episodes if episode.prompt_id in self.references]
+        if not known:
+            return {}
         count = min(self.answers, len(known))
         # Spread over the update: answers to one prompt stand side by side.
         rows = self._compare(step, [known[i * len(known) // count] for i in range(count)], reward)
@@ -117,4 +121,4 @@ def agreement(rows: Sequence[Row]) -> float | None:
     values = [fmean(found) for found in products.values()]
     if sum(value != 0 for value in values) < FEWEST:
         return None
-    return fmean(values) / max(stdev(values) / math.sqrt(len(values)), 1e-12)
+    return max(-MOST, min(MOST, fmean(values) / max(stdev(values) / math.sqrt(len(values)), 1e-12)))
