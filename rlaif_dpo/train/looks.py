@@ -128,7 +128,7 @@ class Looks(TrainerCallback):
             for episode in scored:
                 journal.write(episode.row(step))
         before = self.last["step"] if self.last else 0
-        if drifts := [found["drift/chosen"] for found in curve if "drift/chosen" in found and found["step"] > before]:
+        if drifts := [found["drift/chosen"] for found in curve if "drift/chosen" in found and found["step"] >= before]:
             row["chosen_drift"] = fmean(drifts)
         row |= self._baseline.compare(scored, entropy) | self._held_out(step, scored)
         return row, tripped(looked_wires(self._settings.looks.max_kl), row)
