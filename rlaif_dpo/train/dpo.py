@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 
-from rlaif_dpo.files import read_jsonl, write_json
+from rlaif_dpo.files import write_json
 from rlaif_dpo.models.load import LoadedModel
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
@@ -16,7 +16,6 @@ from rlaif_dpo.recipe.training import Dpo
 from rlaif_dpo.train.data import read_preferences
 from rlaif_dpo.train.health import health
 from rlaif_dpo.train.loop import (
-    METRICS,
     NO_TRACKING,
     Tracking,
     continue_adapter,
@@ -84,7 +83,8 @@ def run_dpo(
         return continue_adapter(base, sft_adapter, loaded)
 
     def optimise(settings: Dpo) -> None:
-        steps, looks = steps_per_epoch(settings, len(train)), None
+        looks: Looks | None = None
+        steps = steps_per_epoch(settings, len(train))
         with training(loaded, attach) as policy:
             trainer = dpo_trainer(policy, train, unseen, loaded, settings, work.checkpoints, stage_seed, tracking)
             check_start(trainer, settings, loaded.dtype)
@@ -94,9 +94,7 @@ def run_dpo(
                     prompts, loaded, settings, folder, work.checkpoints, total, seed, progress, held_out, max_batch_tokens
                 )
                 trainer.add_callback(looks)
-            if looks is None or looks.stopped is None:
-                fit(trainer, folder, steps, len(train), settings.epochs, progress, "DPO")
-            curve = list(read_jsonl(folder / METRICS))
+            curve = fit(trainer, folder, steps, len(train), settings.epochs, progress, "DPO")
             scores = trainer.score(trainer.eval_dataset if unseen else trainer.train_dataset)
             verdict = health(curve, scores, settings.beta, "held-out" if unseen else "training", looks.checks() if looks else ())
             write_json(folder / "health.json", verdict)

@@ -84,26 +84,15 @@ class Looks(TrainerCallback):
         for path in (self._path, folder / EPISODES):
             write_jsonl(path, [row for row in read_jsonl(path) if row["step"] <= done])
 
-    @property
-    def stopped(self) -> tuple[int, str] | None:
-        """The step at which a tripwire ended the training and what it says; None as long as none did."""
-        last = self.last
-        return (last["step"], last["stopped"]) if last is not None and last["stopped"] else None
-
-    @property
-    def last(self) -> Row | None:
-        """The last look; None before the first."""
-        rows = list(read_jsonl(self._path))
-        return rows[-1] if rows else None
-
     def checks(self) -> list[Check]:
         """What the last look says, as checks of `health.json`."""
         wires = looked_wires(self._settings.looks.max_kl)
-        row = {name: value for name, value in (self.last or {}).items() if name != "chosen_drift"}  # measured at the end, too
-        found = [wire_check(wire, row[wire.metric]) for wire in wires if wire.metric in row]
-        if self.stopped is not None:
-            step, sentence = self.stopped
-            found.insert(0, Check("tripwire", None, None, None, f"a tripwire stopped it in step {step}: {sentence}", broken=True))
+        row = self._last()
+        # The drift of chosen answers is measured at the end, too, on held-out pairs.
+        found = [wire_check(wire, row[wire.metric]) for wire in wires if wire.metric in row and wire.metric != "chosen_drift"]
+        if sentence := row.get("stopped"):
+            said = f"a tripwire stopped it in step {row['step']}: {sentence}"
+            found.insert(0, Check("tripwire", None, None, None, said, broken=True))
         return found
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -116,7 +105,9 @@ class Looks(TrainerCallback):
                 if trip.wire.metric not in self._warned:
                     self._progress.say(f"DPO, step {state.global_step}: {trip.sentence}")
                 self._warned.add(trip.wire.metric)
-            control.should_training_stop = control.should_training_stop or bool(stops)
+            if stops:
+                # Without a checkpoint here, a process that is killed before the end looks again, and stops again.
+                control.should_training_stop, control.should_save = True, False
 
     def look(self, step: int, curve: Sequence[Row]) -> tuple[Row, list[Trip]]:
         """Answers of the policy as it stands, after the steps of `curve`: their row, and the wires that they trip."""
@@ -127,11 +118,15 @@ class Looks(TrainerCallback):
         with JsonlWriter(self._folder / EPISODES) as journal:
             for episode in scored:
                 journal.write(episode.row(step))
-        before = self.last["step"] if self.last else 0
+        before = self._last().get("step", 0)
         if drifts := [found["drift/chosen"] for found in curve if "drift/chosen" in found and found["step"] >= before]:
             row["chosen_drift"] = fmean(drifts)
         row |= self._baseline.compare(scored, entropy) | self._held_out(step, scored)
         return row, tripped(looked_wires(self._settings.looks.max_kl), row)
+
+    def _last(self) -> Row:
+        """The row of the last look; empty before the first."""
+        return ([{}, *read_jsonl(self._path)])[-1]
 
     def _implicit(self, answers: Sequence[Answered]) -> list[float]:
         """The implicit rewards of texts; NaN where the chat template does not take one."""
