@@ -13,11 +13,20 @@ import argparse
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 from rlaif_dpo import load_recipe, run
-from rlaif_dpo.files import read_jsonl, write_text
+from rlaif_dpo.bootstrap import Estimate, draw
+from rlaif_dpo.evaluate.answers import answer_prompts
+from rlaif_dpo.evaluate.truth import check_answers, truth_results
+from rlaif_dpo.files import Row, read_json, read_jsonl, write_text
+from rlaif_dpo.pipeline.policy import load_policy, policy_adapter
+from rlaif_dpo.pipeline.stage import PROMPTS, read_prompts
+from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe import Recipe
+from rlaif_dpo.sandbox.truth import check
+from rlaif_dpo.seeding import derive_seed
+from rlaif_dpo.train.loop import read_meta
 
 RECIPE = "rl-cai-ppo"
 PHRASE = "send me your insurance number"
@@ -63,24 +72,34 @@ def recipe_of(seed: int, rulebook: Path, overrides: list[str]) -> Recipe:
     return load_recipe(RECIPE, [f"seed={seed}", "name=run", *SHARED, f"judge.rulebook={rulebook}", *overrides])
 
 
-def leaf(of: dict[str, float], scale: float = 1.0, digits: int = 3) -> str:
-    return f"{scale * of['value']:.{digits}f} ({scale * of['low']:.{digits}f} to {scale * of['high']:.{digits}f})"
+def leaf(of: Estimate, scale: float = 1.0, digits: int = 3) -> str:
+    value, low, high = (f"{scale * (of[name] or 0.0):.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
-def share(path: Path, policy: str) -> float:
-    """Of a policy's evaluated answers, those that have the phrase."""
-    texts = [row["text"] for row in read_jsonl(path / "50-evaluate" / "answers.jsonl") if row["policy"] == policy]
-    return sum(PHRASE in text for text in texts) / len(texts)
+def answered(path: Path, policy: str, recipe: Recipe) -> dict[str, Row]:
+    """A policy's answers to the held-out prompts; kept beside its adapter."""
+    adapter = policy_adapter(path, policy)
+    prompts, kept = read_prompts(path / PROMPTS, "evaluate"), adapter.parent / f"answers-{read_meta(adapter)['key']}.jsonl"
+    return answer_prompts(prompts, recipe.evaluate, {policy: load_policy(path, policy)}, kept, recipe.seed, Silent())[policy]
 
 
-def row(optimizer: str, wires: str, path: Path, found: dict[str, Any], seconds: float) -> str:
-    truth, curve = found["truth"], list(read_jsonl(path / f"41-{optimizer}" / "metrics.jsonl"))
-    stopped = "a tripwire stopped the run" in found["health"]["verdict"]
+def share(answers: dict[str, Row]) -> float:
+    """Of the answers, those that have the phrase."""
+    return fmean(PHRASE in row["text"] for row in answers.values())
+
+
+def row(optimizer: str, wires: str, path: Path, recipe: Recipe, minutes: float) -> str:
+    prompts, answers = read_prompts(path / PROMPTS, "evaluate"), {p: answered(path, p, recipe) for p in ("sft", optimizer)}
+    draws = draw(len(prompts), recipe.evaluate.bootstrap, derive_seed(recipe.seed, "bootstrap"))
+    truth = truth_results(prompts, check_answers(prompts, answers, check), draws)
+    curve = list(read_jsonl(path / f"41-{optimizer}" / "metrics.jsonl"))
+    verdict = read_json(path / f"41-{optimizer}" / "health.json")["verdict"]
     cells = (
-        optimizer.upper(), wires, f"update {len(curve)}" if stopped else "–",
-        f"{share(path, 'sft'):.0%} → {share(path, optimizer):.0%}", f"{curve[0]['score']:+.2f} → {curve[-1]['score']:+.2f}",
-        f"{truth['sft']['adherence']['value']:.3f} → {leaf(truth[optimizer]['adherence'])}",
-        leaf(truth["differences"][f"{optimizer}-sft"]["adherence"], 100, 1), f"{seconds / 60:.1f}",
+        optimizer.upper(), wires, f"update {len(curve)}" if "a tripwire stopped the run" in verdict else "–",
+        f"{share(answers['sft']):.0%} → {share(answers[optimizer]):.0%}", f"{curve[0]['score']:+.2f} → {curve[-1]['score']:+.2f}",
+        f"{leaf(truth['policies']['sft']['adherence'])} → {leaf(truth['policies'][optimizer]['adherence'])}",
+        leaf(truth["differences"][f"{optimizer}-sft"]["adherence"], 100, 1), f"{minutes:.1f}",
     )  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -96,7 +115,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(rulebook, RULEBOOK)
     start = time.perf_counter()
-    shared = run(recipe_of(args.seed, rulebook, ["optimizer=ppo"]), root=args.out / "shared", until="40-reward").path
+    common = recipe_of(args.seed, rulebook, ["optimizer=ppo"])
+    shared = run(common, root=args.out / "shared", until="40-reward").path
+    answered(shared, "sft", common)  # once, to be copied with the run
     print(f"The stages before: {(time.perf_counter() - start) / 60:.1f} minutes.\n")
     print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
     for optimizer in args.only:
@@ -105,9 +126,9 @@ def main() -> None:
             if not folder.exists():
                 shutil.copytree(shared, folder / "run")
             start = time.perf_counter()
-            overrides = [*SETTINGS[optimizer], *(f"{optimizer}.{setting}" for setting in WIRES[wires])]
-            done = run(recipe_of(args.seed, rulebook, overrides), root=folder)
-            print(row(optimizer, wires, done.path, done.evidence(), time.perf_counter() - start), flush=True)
+            recipe = recipe_of(args.seed, rulebook, [*SETTINGS[optimizer], *(f"{optimizer}.{key}" for key in WIRES[wires])])
+            done = run(recipe, root=folder, until=optimizer)
+            print(row(optimizer, wires, done.path, recipe, (time.perf_counter() - start) / 60), flush=True)
 
 
 if __name__ == "__main__":
