@@ -2,9 +2,9 @@
 
 The same model, adapters, rows at once and length for all, each in a process of its own; two optimiser steps or two updates, so
 that the optimiser has its moments. A row of DPO is two answers, one of PPO is one: PPO is measured with as many rows at once, and
-with as many answers. Four separate models are PPO with three more copies of the base beside it. In brackets: what the process
-took beyond what it had before the model. Models but the sandbox's are public configs with random weights, made in place: in
-float32 on a CPU, in NF4 on a GPU (`--device cuda --models 8b --lengths 1024`).
+with as many answers. Four separate models are PPO with three more copies of the base beside it. "Beyond the start" leaves out what
+the process had before the model. Models but the sandbox's are public configs with random weights, made in place: in float32 on a
+CPU, in NF4 on a GPU (`--device cuda --models 8b --length 1024`).
 """
 
 import argparse
@@ -15,7 +15,6 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from gpu import MODELS, Clock, examples, from_sft, random_model
@@ -36,9 +35,9 @@ from rlaif_dpo.train.roles import new_head
 
 CPU = {"135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 MIB = 2**20
-METHODS = {"dpo": 1, "ppo": 1, "ppo, as many answers": 2, "four models": 1}
-"""Answers at once, to each row at once of DPO."""
-HEADER = ("model", "length", "layers recomputed", "DPO", "PPO", "of DPO", "as many answers", "of DPO", "four models", "of DPO")
+METHODS = {"DPO": 2, "PPO": 1, "PPO, as many answers": 2, "PPO, four models": 1}
+"""Answers at once, to each row at once."""
+HEADER = ("model", "what", "answers at once", "peak", "of DPO's", "beyond the start", "of DPO's")
 
 
 def base(name: str, device: torch.device) -> LoadedModel:
@@ -95,59 +94,53 @@ def measure(name: str, method: str, rows: int, length: int, recompute: bool, dev
     clock = Clock(device)
     before = clock.peak() / MIB
     loaded = base(name, device)
-    copies = [base(name, device) for _ in range(3)] if method == "four models" else []
+    copies = [base(name, device) for _ in range(3)] if method == "PPO, four models" else []
     with tempfile.TemporaryDirectory() as folder:
-        (dpo if method == "dpo" else ppo)(loaded, METHODS[method] * rows, length, recompute, Path(folder))
+        if method == "DPO":
+            dpo(loaded, rows, length, recompute, Path(folder))
+        else:
+            ppo(loaded, METHODS[method] * rows, length, recompute, Path(folder))
     assert len(copies) in (0, 3)
     return {"peak": clock.peak() / MIB, "before": before}
 
 
 def in_own_process(*words: object) -> dict[str, float]:
-    done = subprocess.run([sys.executable, __file__, "--one", *map(str, words)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, __file__, *map(str, words)], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def row(name: str, length: int, recompute: bool, found: dict[str, dict[str, float]]) -> str:
-    first = found["dpo"]
-
-    def shown(of: dict[str, float]) -> str:
-        return f"{of['peak']:,.0f} ({of['peak'] - of['before']:,.0f})"
-
-    def ratio(of: dict[str, float]) -> str:
-        own = (of["peak"] - of["before"]) / (first["peak"] - first["before"])
-        return f"{of['peak'] / first['peak']:.2f} ({own:.2f})"
-
-    others = [cell for method in list(METHODS)[1:] for cell in (shown(found[method]), ratio(found[method]))]
-    return f"| {' | '.join((name, str(length), 'yes' if recompute else 'no', shown(first), *others))} |"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=["sandbox", "135m"], choices=["sandbox", *CPU, *MODELS])
-    parser.add_argument("--lengths", nargs="+", type=int, default=[256])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS)[1:], choices=list(METHODS)[1:], help="beside DPO")
+    parser.add_argument("--length", type=int, default=256, help="tokens of prompt and answer")
     parser.add_argument("--rows", type=int, default=2, help="rows at once")
+    parser.add_argument("--recompute", action="store_true", help="layers are recomputed (gradient_checkpointing)")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--one", nargs=2, metavar=("METHOD", "RECOMPUTE"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", metavar="METHOD", help=argparse.SUPPRESS)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     device = torch.device(args.device)
     if args.one:
-        method, recompute = args.one
-        print(json.dumps(measure(args.models[0], method, args.rows, args.lengths[0], recompute == "True", device)))
+        print(json.dumps(measure(args.models[0], args.one, args.rows, args.length, args.recompute, device)))
         return
-    print(f"MiB; rows at once: {args.rows}; in brackets without what there was before the model.\n")
+    print(f"MiB; {args.rows} rows at once of {args.length} tokens{', layers recomputed' if args.recompute else ''}.\n")
     print(f"| {' | '.join(HEADER)} |\n|{'---|' * len(HEADER)}", flush=True)
     for name in args.models:
-        for length in args.lengths:
-            for recompute in (False, True):
-                found: dict[str, Any] = {}
-                for method in METHODS:
-                    common = ("--models", name, "--lengths", length, "--rows", args.rows, "--device", args.device)
-                    found[method] = in_own_process(method, recompute, *common)
-                print(row(name, length, recompute, found), flush=True)
+        first: dict[str, float] = {}
+        for method in ("DPO", *args.methods):
+            common = ("--models", name, "--length", args.length, "--rows", args.rows, "--device", args.device)
+            found = in_own_process("--one", method, *common, *(["--recompute"] if args.recompute else []))
+            own = found["peak"] - found["before"]
+            first = first or found
+            cells = (
+                name, method, str(METHODS[method] * args.rows), f"{found['peak']:,.0f}", f"{found['peak'] / first['peak']:.2f}",
+                f"{own:,.0f}", f"{own / (first['peak'] - first['before']):.2f}",
+            )  # fmt: skip
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
