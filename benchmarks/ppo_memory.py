@@ -2,9 +2,9 @@
 
 The same model, adapters, rows at once and length for all, each in a process of its own; two optimiser steps or two updates, so
 that the optimiser has its moments. A row of DPO is two answers, one of PPO is one: PPO is measured with as many rows at once, and
-with as many answers. Four separate models are PPO with three more copies of the base beside it. "Beyond the start" leaves out what
-the process had before the model. Models but the sandbox's are public configs with random weights, made in place: in float32 on a
-CPU, in NF4 on a GPU (`--device cuda --models 8b --length 1024`).
+with as many answers. Four separate models are PPO with three more copies of the base beside it. "Beyond the start" leaves out
+what the process had before the model. Models but the sandbox's are public configs with random weights, made in place: in float32
+on a CPU, in NF4 on a GPU (`--device cuda --models 8b --length 1024`).
 """
 
 import argparse
