@@ -72,7 +72,7 @@ def test_agreement_is_silent_where_the_reward_tells_nothing_apart() -> None:
 
 def test_two_that_have_nothing_to_do_with_each_other_seldom_trip_the_wire() -> None:
     """Gains and verdicts drawn apart, 160 prompts, 400 times, seed 0: about .0013 lie below -3, so of 400 about .5; more than 4
-    have a chance of .0002. Control: where one in four verdicts follows the gain the other way round, most lie below -3.
+    have a chance of .0002. Control: where two in five verdicts go against the gain, most lie below -3.
     """
 
     def below(share: float) -> int:
