@@ -32,6 +32,7 @@ from rlaif_dpo.pipeline.stage import (
 )
 from rlaif_dpo.pipeline.truth import truth_of
 from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.seeding import derive_rng
 
 
 def prompts(c: Context) -> Counts:
@@ -120,11 +121,18 @@ def pairs(c: Context) -> Counts:
 
 
 def dpo(c: Context) -> Counts:
+    from rlaif_dpo.pipeline.rewards import build_held_out
     from rlaif_dpo.train.dpo import run_dpo
 
     rows, reference, folder = c.directory.path / PREFERENCES, c.directory.path / SFT_ADAPTER, c.directory.folder("40-dpo")
-    base, event = c.pool.base_for_training(), c.micro_batch("40-dpo")
-    return run_dpo(rows, base, reference, c.recipe.dpo, folder, c.recipe.seed, c.progress, c.tracking, event)
+    settings, seed, event = c.recipe.dpo, c.recipe.seed, c.micro_batch("40-dpo")
+    prompts = c.prompts("pairs")
+    looked_at = derive_rng(seed, "looks").sample(prompts, min(settings.looks.answers, len(prompts)))
+    held_out = build_held_out(c, looked_at, settings.looks, folder)
+    return run_dpo(
+        rows, c.pool.base_for_training(), reference, settings, folder, seed, c.progress, c.tracking, event, looked_at, held_out,
+        c.recipe.model.max_batch_tokens,
+    )  # fmt: skip
 
 
 def reward(c: Context) -> Counts:
@@ -136,21 +144,23 @@ def reward(c: Context) -> Counts:
 
 
 def ppo(c: Context) -> Counts:
+    from rlaif_dpo.pipeline.rewards import build_held_out
     from rlaif_dpo.train.ppo import run_ppo
     from rlaif_dpo.train.reward import RewardModel
 
     reward = _sound_reward(c)
     reference = c.directory.path / SFT_ADAPTER
     loaded, room, folder = c.pool.base_for_training(), c.recipe.model.max_batch_tokens, c.directory.folder("41-ppo")
-    score = RewardModel(loaded, reward, room)
+    score, prompts = RewardModel(loaded, reward, room), c.prompts("pairs")
+    held_out = build_held_out(c, prompts, c.recipe.ppo, folder)
     return run_ppo(
-        c.prompts("pairs"), loaded, reference, score, c.recipe.ppo, folder, c.recipe.seed, c.progress,
-        reward_name="40-reward", value_from=reward, max_batch_tokens=room,
+        prompts, loaded, reference, score, c.recipe.ppo, folder, c.recipe.seed, c.progress,
+        reward_name="40-reward", value_from=reward, max_batch_tokens=room, held_out=held_out,
     )  # fmt: skip
 
 
 def grpo(c: Context) -> Counts:
-    from rlaif_dpo.pipeline.rewards import build_reward
+    from rlaif_dpo.pipeline.rewards import build_held_out, build_reward
     from rlaif_dpo.train.grpo import run_grpo
 
     recipe, weights, stage = c.recipe, c.recipe.grpo.rewards, f"41-{c.recipe.optimizer}"
@@ -160,10 +170,11 @@ def grpo(c: Context) -> Counts:
     if weights.judge:
         pass_gate(c.directory.path, recipe.judge.accept, c.progress.say)
     reward, prompts = build_reward(c, folder)
+    held_out = build_held_out(c, prompts, recipe.grpo, folder)
     loaded, reference, room = c.pool.base_for_training(), c.directory.path / SFT_ADAPTER, recipe.model.max_batch_tokens
     return run_grpo(
         prompts, loaded, reference, reward, recipe.grpo, "rloo" if recipe.optimizer == "rloo" else "grpo", folder, recipe.seed,
-        c.progress, reward_name=weights.terms, max_batch_tokens=room, event=c.micro_batch(stage),
+        c.progress, reward_name=weights.terms, max_batch_tokens=room, event=c.micro_batch(stage), held_out=held_out,
     )  # fmt: skip
 
 

@@ -272,7 +272,7 @@ def _rollouts(
 ) -> PhasePlan:
     """Answers of the SFT model for the baseline, then those of every update; each is sampled once and scored once.
 
-    Where a judge compares them, it does with one more answer of the SFT model to each prompt.
+    Where a judge compares them, to reward or to look on, it does with one more answer of the SFT model to each prompt.
     """
     from rlaif_dpo.models.chat import render
 
@@ -287,7 +287,9 @@ def _rollouts(
             f"raise {section}.max_length or lower {section}.max_new_tokens"
         )
     answers = settings.baseline_samples + settings.updates * settings.batch_size
-    references = len(prompts) if weights.judge and not roles.rewards_by_score(recipe) else 0
+    compared = (weights.judge and not roles.rewards_by_score(recipe)) or settings.held_out_judge is not None
+    references = len(prompts) if compared else 0
+    scored = answers + (references if settings.held_out_judge is not None else 0)
     judged = [work for work in cost.works if work.stage == f"41-{recipe.optimizer}"]
     judge_tokens = sum(work.tokens_in + work.tokens_out for work in judged)
     room = fmean(lengths) + settings.max_new_tokens
@@ -301,8 +303,8 @@ def _rollouts(
         generations=answers + references,
         judge_passes=sum(work.requests for work in judged),
         judge_tokens=judge_tokens,
-        reward_passes=answers if weights.model else 0,
-        tokens=round((answers * (2 if weights.model else 1) + references) * room) + judge_tokens,
+        reward_passes=scored if weights.model else 0,
+        tokens=round((answers + references + (scored if weights.model else 0)) * room) + judge_tokens,
         room=settings.max_new_tokens,
         overhead=0,
     )

@@ -1,6 +1,6 @@
-"""What a recipe's GRPO and RLOO learn from, put together from `grpo.rewards`."""
+"""What a recipe's GRPO and RLOO learn from, put together from `grpo.rewards`; and the judge that looks on at a reward."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +16,10 @@ from rlaif_dpo.pipeline.gate import audited_treatment
 from rlaif_dpo.pipeline.roles import rewards_by_score
 from rlaif_dpo.pipeline.stage import REWARD_ADAPTER, SFT_ADAPTER, Context
 from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.recipe.schema import JudgeSettings
+from rlaif_dpo.recipe.training import Looks, Rollouts
 from rlaif_dpo.seeding import derive_seed
+from rlaif_dpo.train.held_out import HELD_OUT, HeldOut
 from rlaif_dpo.train.reward import RewardFunction, RewardModel
 from rlaif_dpo.train.reward_functions import Ask, compared, kept, ruled, scored, weighted
 
@@ -52,7 +55,7 @@ def _judge(c: Context, prompts: list[PromptRow], folder: Path) -> tuple[Ask, lis
         alone = settings.model_copy(update={"rulebook": None, "saturation": "none"})
         judge = build_judge(alone, c.pool.guests(), recipe.seed, prompts, recipe.endpoints)
         return scored(cast(ScoreJudge, judge), criteria), prompts
-    references = _references(c, prompts, folder)
+    references = {conversation_key(p.messages): text for p, text in _references(c, prompts, recipe.grpo, folder)}
     prompts = [prompt for prompt in prompts if conversation_key(prompt.messages) in references]
     if not prompts:
         raise UserError(f"The SFT model has no answer to compare with, to any prompt of `pairs`; see {folder}/references.jsonl")
@@ -61,13 +64,28 @@ def _judge(c: Context, prompts: list[PromptRow], folder: Path) -> tuple[Ask, lis
     return compared(judge, criteria, references), prompts
 
 
-def _references(c: Context, prompts: Sequence[PromptRow], folder: Path) -> Mapping[str, str]:
-    """One answer of the SFT model to each prompt that ended by itself, by `conversation_key`."""
-    settings, engine = c.recipe.grpo, c.pool.engine(c.directory.path / SFT_ADAPTER)
+def build_held_out(c: Context, prompts: Sequence[PromptRow], settings: Rollouts | Looks, folder: Path) -> HeldOut | None:
+    """The judge that looks on, by comparison under every principle; None where the recipe names none."""
+    if settings.held_out_judge is None:
+        return None
+    alone = JudgeSettings(model=settings.held_out_judge)
+    criteria = {prompt.id: criteria_for(c.constitution, prompt, alone, c.recipe.seed) for prompt in prompts}
+    asked = [prompt for prompt in prompts if criteria[prompt.id]]
+    references = {prompt.id: text for prompt, text in _references(c, asked, settings, folder)}
+    judge = build_judge(alone, c.pool.guests(), c.recipe.seed)
+    known = {prompt.id: prompt for prompt in asked}
+    return HeldOut(judge, known, criteria, references, settings.held_out_answers, folder / HELD_OUT)
+
+
+def _references(
+    c: Context, prompts: Sequence[PromptRow], settings: Rollouts | Looks, folder: Path
+) -> Iterator[tuple[PromptRow, str]]:
+    """One answer of the SFT model to each prompt that ended by itself."""
+    engine = c.pool.engine(c.directory.path / SFT_ADAPTER)
     sampling = Sampling(temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
     requests = [Request(p.id, p.messages, sampling, derive_seed(c.recipe.seed, "reference", p.id)) for p in prompts]
     rows = complete(folder / "references.jsonl", engine, requests, _no_columns, c.progress, "answers to compare with")
-    return {conversation_key(p.messages): rows[p.id]["text"] for p in prompts if rows[p.id]["finish_reason"] == "stop"}
+    yield from ((p, rows[p.id]["text"]) for p in prompts if rows[p.id]["finish_reason"] == "stop")
 
 
 def _no_columns(completion: Completion) -> Row:

@@ -50,6 +50,13 @@ def judge_rewards(recipe: Recipe) -> bool:
     return recipe.optimizer in ("grpo", "rloo") and recipe.grpo.rewards.judge > 0
 
 
+def onlooker(recipe: Recipe) -> str | None:
+    """The judge that looks on while the policy learns; None where there is none."""
+    if recipe.optimizer == "dpo":
+        return recipe.dpo.looks.held_out_judge if recipe.dpo.looks.times else None
+    return (recipe.ppo if recipe.optimizer == "ppo" else recipe.grpo).held_out_judge
+
+
 def rewards_by_score(recipe: Recipe) -> bool:
     """Whether a judge that rewards scores each answer by itself; otherwise it compares it with one of the SFT model."""
     return recipe.judge.kind == "score" and not recipe.judge.committee
@@ -63,8 +70,8 @@ def suites(recipe: Recipe) -> set[str]:
 
 def everyone(recipe: Recipe) -> set[str]:
     """All names but for the run's own."""
-    between = recipe.iteration.judge
-    return critics(recipe) | suites(recipe) | ({between} - OWN if between is not None else set())
+    others = {name for name in (recipe.iteration.judge, onlooker(recipe)) if name is not None}
+    return critics(recipe) | suites(recipe) | (others - OWN)
 
 
 def local(recipe: Recipe, names: Iterable[str]) -> set[str]:

@@ -137,8 +137,10 @@ DPO = Stage(
     name="40-dpo",
     version=1,
     sections=("model", "dpo"),
+    phase="pairs",
+    principles="judge",
     inputs=lambda recipe: (SFT_ADAPTER, PREFERENCES),
-    asks=lambda recipe: {recipe.model.path},
+    asks=lambda recipe: {recipe.model.path} | _onlooker(recipe),
     perform=perform.dpo,
     outputs=(ADAPTERS["dpo"], "40-dpo/health.json"),
 )
@@ -156,8 +158,9 @@ PPO = Stage(
     version=1,
     sections=("model", "ppo"),
     phase="pairs",
+    principles="judge",
     inputs=lambda recipe: (SFT_ADAPTER, REWARD_ADAPTER),
-    asks=lambda recipe: {recipe.model.path},
+    asks=lambda recipe: {recipe.model.path} | _onlooker(recipe),
     perform=perform.ppo,
     outputs=(ADAPTERS["ppo"], "41-ppo/health.json"),
 )
@@ -169,7 +172,7 @@ GRPO = Stage(
     phase="pairs",
     principles="judge",
     inputs=lambda recipe: (SFT_ADAPTER, *((REWARD_ADAPTER,) if recipe.grpo.rewards.model else ())),
-    asks=lambda recipe: {recipe.model.path} | roles.judges(recipe),
+    asks=lambda recipe: {recipe.model.path} | roles.judges(recipe) | _onlooker(recipe),
     outside=lambda recipe: judge_files(recipe.judge),
     also=lambda recipe, run: treatment_ingredient(recipe.judge, run),
     perform=perform.grpo,
@@ -213,6 +216,10 @@ SUITES_STAGE = Stage(
 )
 REPORT = "report"
 """Not a stage with a key: it takes seconds and is written anew whenever a run reaches its end."""
+
+
+def _onlooker(recipe: Recipe) -> set[str]:
+    return {name for name in (roles.onlooker(recipe),) if name is not None} - roles.OWN
 
 
 def _of_split(recipe: Recipe) -> Ingredients:

@@ -20,7 +20,7 @@ from rlaif_dpo.judges.score import score_messages
 from rlaif_dpo.judges.templates import load_template
 from rlaif_dpo.messages import Message
 from rlaif_dpo.pipeline.gate import needs_audit
-from rlaif_dpo.pipeline.roles import learns_from_labels, rewards_by_score
+from rlaif_dpo.pipeline.roles import learns_from_labels, onlooker, rewards_by_score
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.schema import Endpoint, JudgeSettings, Recipe
@@ -190,6 +190,7 @@ def _judges(recipe: Recipe, constitution: Constitution, prompts: Prompts) -> Ite
         yield from tally.works()
     if recipe.optimizer in ("grpo", "rloo"):
         yield from _rewards(recipe, constitution, prompts["pairs"])
+    yield from _onlooker(recipe, constitution, prompts["pairs"])
     yield from judge_work(  # base, SFT and the final policy, each with each
         every,
         prompts["evaluate"],
@@ -218,6 +219,20 @@ def _rewards(recipe: Recipe, constitution: Constitution, prompts: Sequence[Promp
         tally = _Tally(stage, recipe.judge.model)
         _ask_rules(tally, recipe.judge.rulebook, asked, 1, room)
         yield from tally.works()
+
+
+def _onlooker(recipe: Recipe, constitution: Constitution, prompts: Sequence[PromptRow]) -> Iterator[Work]:
+    """What the held-out judge is asked, were no answer that of the SFT model."""
+    if (name := onlooker(recipe)) is None:
+        return
+    judge, looks = JudgeSettings(model=name), recipe.dpo.looks
+    if recipe.optimizer == "dpo":
+        stage, answers, room = "40-dpo", looks.times * looks.answers, looks.max_new_tokens
+    else:
+        learnt = recipe.ppo if recipe.optimizer == "ppo" else recipe.grpo
+        answers, room = learnt.updates * min(learnt.held_out_answers, learnt.batch_size), learnt.max_new_tokens
+        stage = f"41-{recipe.optimizer}"
+    yield from judge_work(judge, [prompts[n % len(prompts)] for n in range(answers)], constitution, stage, 1, 2, room)
 
 
 def _suites(recipe: Recipe, prompts: Sequence[SuitePrompt]) -> Iterator[Work]:

@@ -351,6 +351,13 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_held_out(self) -> Self:
+        for name, section in (("dpo", self.dpo.looks), ("ppo", self.ppo), ("grpo", self.grpo)):
+            if section.held_out_judge == "policy":
+                raise conflict(name, "`held_out_judge: policy` would let the policy decide about itself; name another judge")
+        return self
+
+    @model_validator(mode="after")
     def _check_rewards(self) -> Self:
         if self.optimizer in ("grpo", "rloo"):
             if self.grpo.rewards.rules and self.judge.rulebook is None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from rlaif_dpo.recipe.section import Section, Share, conflict
 
@@ -83,6 +83,30 @@ class Sft(Training):
     recovery: Recovery = Recovery()
 
 
+class Looks(Section):
+    """Tripwires on DPO, which samples nothing by itself: answers of the policy, looked at a few times. See docs/tripwires.md."""
+
+    times: NonNegativeInt = 4
+    """How often, evenly over the training; 0: never."""
+    answers: Annotated[int, Field(ge=2)] = 32
+    """How many each time, and of the SFT model before."""
+    temperature: PositiveFloat = 1.0
+    """Of the answers."""
+    max_new_tokens: PositiveInt = 256
+    """The longest answer."""
+    max_kl: PositiveFloat = 50.0
+    """The tripwire on an answer's mean KL to the SFT model, in nats; half of it warns."""
+    tripwires: Literal["stop", "warn"] = "stop"
+    """What a tripwire does when it is far out: it ends the training, or only says so."""
+    held_out_judge: str | None = None
+    """`same`, a local model or a name in `endpoints`: does it like what the implicit reward likes? null: none."""
+
+    @property
+    def held_out_answers(self) -> int:
+        """All of them are compared."""
+        return self.answers
+
+
 class Dpo(Training):
     """Direct preference optimisation from the SFT adapter."""
 
@@ -96,6 +120,7 @@ class Dpo(Training):
     """The flip rate that `rdpo` corrects for."""
     nll: NonNegativeFloat = 0.0
     """Weight of the per-token negative log-likelihood of the chosen answer."""
+    looks: Looks = Looks()
 
 
 class Reward(Training):
@@ -132,6 +157,10 @@ class Rollouts(Optimisation):
     """The tripwire on an answer's mean KL to the reference, in nats; half of it warns."""
     tripwires: Literal["stop", "warn"] = "stop"
     """What a tripwire does when it is far out; the run stops before it learns from such answers, or only says so."""
+    held_out_judge: str | None = None
+    """`same`, a local model or a name in `endpoints`: does it like what the reward likes? It rewards nothing. null: none."""
+    held_out_answers: Annotated[int, Field(ge=2)] = 32
+    """How many answers of an update the held-out judge compares with answers of the SFT model, at most."""
 
 
 class Ppo(Rollouts):

@@ -29,6 +29,7 @@ def curves(run: Path) -> list[Figure]:
         Figure("SFT loss", "falls, then levels off", line_chart([_series(sft, "loss", "sft")], "SFT loss by step")),
         *_dpo(dpo),
         *_reward(reward),
+        *_answers("DPO", list(read_jsonl(run / "40-dpo" / "looks.jsonl")), "step"),
         *_rollouts("PPO", ppo),
         *_rollouts("GRPO", grpo),
         *_rollouts("RLOO", rloo),
@@ -81,10 +82,17 @@ def _rollouts(name: str, rows: Sequence[Row]) -> list[Figure]:
             "mean score of sampled answers, the SFT model's being 0; rises",
             line_chart([_series(rows, "score", "ppo")], "mean score of sampled answers by update", "update"),
         ),
+        *_answers(name, rows, "update"),
+    ]
+
+
+def _answers(name: str, rows: Sequence[Row], by: str) -> list[Figure]:
+    """What sampled answers look like beside the SFT model's."""
+    return [
         Figure(
             f"{name} distance",
             "KL to the SFT model in nats per answer; rises, then levels off",
-            line_chart([_series(rows, "kl", "ppo")], "KL to the reference by update", "update"),
+            line_chart([_series(rows, "kl", "ppo")], f"KL to the reference by {by}", by),
         ),
         Figure(
             "What the reward does not show",
@@ -95,14 +103,19 @@ def _rollouts(name: str, rows: Sequence[Row]) -> list[Figure]:
                     _series(rows, "distinct_ratio", "sft"),
                     _series(rows, "length_ratio", "ppo"),
                 ],
-                "entropy, distinct bigrams and length against the SFT model's by update",
-                "update",
+                f"entropy, distinct bigrams and length against the SFT model's by {by}",
+                by,
             ),
         ),
         Figure(
             f"{name} boilerplate",
             "answers with the phrase that spread most, above its share at the SFT model; near 0 is good",
-            line_chart([_series(rows, "boilerplate", "ppo")], "growth of the most spread phrase by update", "update"),
+            line_chart([_series(rows, "boilerplate", "ppo")], f"growth of the most spread phrase by {by}", by),
+        ),
+        Figure(
+            f"{name} and the held-out judge",
+            "how sure it is that it likes what the reward likes, in standard errors; below -3 the reward is gamed",
+            line_chart([_series(rows, "held_out", "ppo")], f"agreement of the reward with a held-out judge by {by}", by),
         ),
     ]
 

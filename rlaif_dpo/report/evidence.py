@@ -24,6 +24,7 @@ GENERATED = (
     "30-pairs/anchors.jsonl",
     "30-pairs/contrasts.jsonl",
     *(f"41-{name}/{file}.jsonl" for name in SAMPLING for file in ("baseline", "references", "episodes")),
+    *(f"40-dpo/{file}.jsonl" for file in ("baseline", "references", "episodes")),
     "50-evaluate/answers.jsonl",
     "55-suites/answers.jsonl",
 )
@@ -33,7 +34,8 @@ JUDGED = (
     "25-audit/repeats.jsonl",
     LABELLED,
     "30-pairs/grades.jsonl",
-    *(f"41-{name}/{file}.jsonl" for name in SAMPLING for file in ("judgments", "rules")),
+    *(f"41-{name}/{file}.jsonl" for name in SAMPLING for file in ("judgments", "rules", "held_out")),
+    "40-dpo/held_out.jsonl",
     "50-evaluate/judgments.jsonl",
     "55-suites/judgments.jsonl",
 )

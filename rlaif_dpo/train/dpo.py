@@ -1,5 +1,6 @@
 """Phase 2's last step: DPO on the judge's preferences, from the SFT adapter and with it as the reference."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from peft import PeftModel
 from rlaif_dpo.files import write_json
 from rlaif_dpo.models.load import LoadedModel
 from rlaif_dpo.progress import Progress
+from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.training import Dpo
 from rlaif_dpo.train.data import read_preferences
 from rlaif_dpo.train.health import health
@@ -27,6 +29,7 @@ from rlaif_dpo.train.loop import (
 from rlaif_dpo.train.micro_batch import Event, in_micro_batches, nobody, trial_of
 
 if TYPE_CHECKING:
+    from rlaif_dpo.train.held_out import HeldOut
     from rlaif_dpo.train.trl_adapter import SoftDPOTrainer
 
 # The reward margin at step 0 is 0 but for rounding. Policy and reference have the same weights and see the same batch, so float32
@@ -44,6 +47,9 @@ def run_dpo(
     progress: Progress,
     tracking: Tracking = NO_TRACKING,
     event: Event = nobody,
+    prompts: Sequence[PromptRow] = (),
+    held_out: "HeldOut | None" = None,
+    max_batch_tokens: int = 16384,
 ) -> dict[str, int]:
     """Continue the SFT adapter on rows of `id`, `prompt`, `chosen`, `rejected` (message lists) and `p` = P(chosen is better).
 
@@ -51,6 +57,9 @@ def run_dpo(
     once, before the first step. A tenth of the prompts is held out for the verdict. Writes `folder/census.json`, `metrics.jsonl`,
     `health.json`, and last `adapter/`: SFT and DPO in one adapter. A stopped run resumes from its last checkpoint; a finished one
     returns at once. `loaded.model` is the bare base afterwards.
+
+    Where there are `prompts`, answers of the policy to them are looked at (`looks.py`), and `held_out` looks on; a tripwire may
+    end the training early. Then the adapter is the policy that tripped it, and `health.json` says so.
 
     Returns:
         The funnel: rows in, dropped by reason, kept, and of these trained and held out.
@@ -65,20 +74,29 @@ def run_dpo(
     if work is None:
         return pairs.funnel
 
+    from rlaif_dpo.train.looks import Looks
     from rlaif_dpo.train.trl_adapter import dpo_trainer, steps_per_epoch
 
-    train, held_out, stage_seed = pairs.train, pairs.held_out, trainer_seed(seed, "dpo")
+    train, unseen, stage_seed = pairs.train, pairs.held_out, trainer_seed(seed, "dpo")
 
     def attach(base: Any) -> PeftModel:
         return continue_adapter(base, sft_adapter, loaded)
 
     def optimise(settings: Dpo) -> None:
+        looks: Looks | None = None
+        steps = steps_per_epoch(settings, len(train))
         with training(loaded, attach) as policy:
-            trainer = dpo_trainer(policy, train, held_out, loaded, settings, work.checkpoints, stage_seed, tracking)
+            trainer = dpo_trainer(policy, train, unseen, loaded, settings, work.checkpoints, stage_seed, tracking)
             check_start(trainer, settings, loaded.dtype)
-            curve = fit(trainer, folder, steps_per_epoch(settings, len(train)), len(train), settings.epochs, progress, "DPO")
-            scores = trainer.score(trainer.eval_dataset if held_out else trainer.train_dataset)
-            verdict = health(curve, scores, settings.beta, "held-out" if held_out else "training")
+            if prompts and settings.looks.times:
+                loaded.model, total = policy, steps * settings.epochs
+                looks = Looks(
+                    prompts, loaded, settings, folder, work.checkpoints, total, seed, progress, held_out, max_batch_tokens
+                )
+                trainer.add_callback(looks)
+            curve = fit(trainer, folder, steps, len(train), settings.epochs, progress, "DPO")
+            scores = trainer.score(trainer.eval_dataset if unseen else trainer.train_dataset)
+            verdict = health(curve, scores, settings.beta, "held-out" if unseen else "training", looks.checks() if looks else ())
             write_json(folder / "health.json", verdict)
             save_adapter(policy, folder, work.meta)
         progress.say(verdict["verdict"])

@@ -20,6 +20,7 @@ from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.training import Grpo
 from rlaif_dpo.train.baseline import Baseline, measure_baseline
 from rlaif_dpo.train.dpo import TOLERANCE
+from rlaif_dpo.train.held_out import HeldOut, Look, looking
 from rlaif_dpo.train.loop import (
     METRICS,
     checkpointed,
@@ -64,6 +65,7 @@ def run_grpo(
     reward_name: str,
     max_batch_tokens: int = 16384,
     event: Event = nobody,
+    held_out: HeldOut | None = None,
 ) -> dict[str, int]:
     """Train the SFT adapter on groups of its own answers to `prompts`, for `reward`.
 
@@ -85,6 +87,7 @@ def run_grpo(
         reward_name: Says which reward it is: another name is other work.
         max_batch_tokens: Generated at once.
         event: Told when fewer answers must be in memory at once.
+        held_out: Looks on at what the reward likes; None: nobody does.
 
     Returns:
         The funnel: prompts in, dropped by reason, kept.
@@ -112,7 +115,7 @@ def run_grpo(
             baseline = measure_baseline(sampler, loaded, POLICY, settings, settings.rows_at_once, folder, work.checkpoints)
             write_jsonl(folder / EPISODES, [r for r in read_jsonl(folder / EPISODES) if r["step"] <= checkpointed(folder)])
             with JsonlWriter(folder / EPISODES) as journal:
-                updates = Updates(sampler, baseline, settings, loaded, name, journal, progress)
+                updates = Updates(sampler, baseline, settings, loaded, name, journal, progress, looking(held_out, reward))
                 trainer = rollout_trainer(policy, updates, loaded, sft_adapter, settings, method, work.checkpoints, stage_seed)
                 try:
                     fit(trainer, folder, settings.updates, settings.updates * settings.batch_size, 1, progress, name)
@@ -142,8 +145,10 @@ class Updates:
         name: str,
         journal: JsonlWriter,
         progress: Progress,
+        look: Look,
     ) -> None:
         self._sampler, self._baseline, self._settings, self._loaded = sampler, baseline, settings, loaded
+        self._look = look
         self._name, self._journal, self._progress = name, journal, progress
         self._warned: set[str] = set()
 
@@ -194,6 +199,7 @@ class Updates:
             "no_score": 1 - len(had) / len(episodes),
             "zero_variance": fmean(map(self._teaches_nothing, chunked(episodes, settings.group_size))),
         } | self._baseline.compare(had, mean_entropy)
+        row |= self._look(update, had)
         for episode in episodes:
             self._journal.write(episode.row(update))
         for trip in tripped((*measured_wires(settings.max_kl), *learned_wires()), row):

@@ -55,7 +55,9 @@ class Check:
         return (self.low is None or self.value >= self.low) and (self.high is None or self.value <= self.high)
 
 
-def health(curve: Sequence[Row], scores: Sequence[PairScore], beta: float, where: str) -> dict[str, Any]:
+def health(
+    curve: Sequence[Row], scores: Sequence[PairScore], beta: float, where: str, looked: Sequence[Check] = ()
+) -> dict[str, Any]:
     """The verdict on a finished run, as `health.json` holds it.
 
     Args:
@@ -63,12 +65,14 @@ def health(curve: Sequence[Row], scores: Sequence[PairScore], beta: float, where
         scores: Pairs under the final policy.
         beta: To turn log-ratio margins into rewards.
         where: What the pairs are: `held-out`, or `training` where there were too few prompts to hold some out.
+        looked: What sampled answers showed.
 
     Returns:
         `verdict` (one sentence), `status` (healthy, warning or broken), `checks` (name, value, low, high, ok, sentence).
     """
     pairs = f"{len(scores)} {where} pair{'' if len(scores) == 1 else 's'}"
     checks = [_loss(curve), _margin(scores, beta, pairs), _accuracy(scores, pairs), _drift(scores, pairs), _lengths(scores)]
+    checks += looked
     return conclude("DPO", checks, checks[1].sentence)
 
 

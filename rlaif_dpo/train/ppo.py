@@ -32,6 +32,7 @@ from rlaif_dpo.recipe.training import Ppo
 from rlaif_dpo.seeding import derive_rng
 from rlaif_dpo.train.baseline import Baseline, measure_baseline
 from rlaif_dpo.train.dpo import TOLERANCE
+from rlaif_dpo.train.held_out import HeldOut, Look, looking
 from rlaif_dpo.train.loop import METRICS, continue_adapter, open_work, remove_checkpoints, save_adapter, training
 from rlaif_dpo.train.optimise import Optimiser, load_checkpoint, memory_errors, save_checkpoint, without_dropout
 from rlaif_dpo.train.ppo_math import (
@@ -92,6 +93,7 @@ def run_ppo(
     reward_name: str,
     value_from: Path | None = None,
     max_batch_tokens: int = 16384,
+    held_out: HeldOut | None = None,
 ) -> dict[str, int]:
     """Train the SFT adapter on its own answers to `prompts`, for `reward`.
 
@@ -112,6 +114,7 @@ def run_ppo(
         reward_name: Says which reward it is: another name is other work.
         value_from: The reward adapter that the value function starts from; None starts it from the SFT adapter, at 0.
         max_batch_tokens: Generated at once.
+        held_out: Looks on at what the reward likes; None: nobody does.
 
     Returns:
         The funnel: prompts in, dropped by reason, kept.
@@ -136,7 +139,8 @@ def run_ppo(
             micro = settings.micro_batch_size or settings.minibatch_size
             baseline = measure_baseline(sampler, loaded, REFERENCE, settings, micro, folder, work.checkpoints)
             scale = score_scale(baseline, settings)
-            learner = Learner(loaded, settings, seed, baseline, scale, initial_value_head(loaded, value_from, baseline, scale))
+            head = initial_value_head(loaded, value_from, baseline, scale)
+            learner = Learner(loaded, settings, seed, baseline, scale, head, looking(held_out, reward))
             stopped = learner.run(sampler, folder, work.checkpoints, progress)
         verdict = rollout_health("PPO", list(read_jsonl(folder / METRICS)), settings.max_kl, stopped)
         write_json(folder / "health.json", verdict | {"baseline": baseline.numbers()})
@@ -177,10 +181,18 @@ class Learner:
     """One update after another: what it reads and changes are the adapters `default` and `ppo-value`, the head, and beta."""
 
     def __init__(
-        self, loaded: LoadedModel, settings: Ppo, seed: int, baseline: Baseline, scale: float, value_head: Linear
+        self,
+        loaded: LoadedModel,
+        settings: Ppo,
+        seed: int,
+        baseline: Baseline,
+        scale: float,
+        value_head: Linear,
+        look: Look,
     ) -> None:
         self._loaded, self._settings, self._seed = loaded, settings, seed
         self._baseline, self._scale, self._value_head = baseline, scale, value_head
+        self._look = look
         self._beta = settings.kl_coef
         self._micro = settings.micro_batch_size or settings.minibatch_size
         steps = settings.updates * settings.epochs * (settings.batch_size // settings.minibatch_size)
@@ -234,7 +246,7 @@ class Learner:
         if step == 1:
             self._check_start(experience)
         row = {"step": step, "lr": self._optimiser.lr, "no_score": 1 - len(episodes) / len(batch)}
-        row |= self._describe(experience)
+        row |= self._describe(experience) | self._look(step, episodes)
         trips = tripped(measured_wires(settings.max_kl), row)
         if not any(trip.level == settings.tripwires == "stop" for trip in trips):
             row |= self.learn(experience, step)

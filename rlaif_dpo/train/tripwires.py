@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from rlaif_dpo.files import Row
-from rlaif_dpo.train.health import Check, conclude
+from rlaif_dpo.train.health import COLLAPSE, DRIFT, Check, conclude
 
 Level = Literal["ok", "warn", "stop"]
 Range = tuple[float | None, float | None]
@@ -101,8 +101,29 @@ def measured_wires(max_kl: float) -> tuple[Wire, ...]:
             "one phrase is in {value:.0%} more of the answers than of the SFT model's",
             "read episodes.jsonl; raise kl_coef if it is an empty one",
         ),
+        Wire(
+            "held_out",
+            (-2.0, None),
+            (-3.0, None),
+            "reward and held-out judge agree by {value:+.1f} standard errors",
+            "the reward likes what the judge dislikes: read held_out.jsonl, and mend the reward or the labels behind it",
+        ),
         Wire("no_eos", (None, 0.1), (None, 0.9), "{value:.0%} of answers do not end", "raise max_new_tokens or no_eos_penalty"),
         Wire("no_score", (None, 0.1), (None, 0.9), "{value:.0%} of answers got no score", "look at what gives the reward"),
+    )
+
+
+def looked_wires(max_kl: float) -> tuple[Wire, ...]:
+    """Those on DPO: on answers that are looked at and not learned from, so that whether they end or score is no matter."""
+    return (
+        *(wire for wire in measured_wires(max_kl) if wire.metric not in ("reward_gain", "no_eos", "no_score")),
+        Wire(
+            "chosen_drift",
+            (DRIFT, None),
+            (COLLAPSE, None),
+            "chosen answers moved by {value:+.3f} nats a token",
+            "likelihood is displaced to other answers; lower lr or raise dpo.nll",
+        ),
     )
 
 
@@ -151,7 +172,7 @@ def rollout_health(name: str, curve: Sequence[Row], max_kl: float, stopped: str 
     checks = [first]
     for wire in (*measured_wires(max_kl), *learned_wires()):
         if wire.metric in means and (stopped is None or means[wire.metric] is not None):
-            checks.append(_check(wire, means[wire.metric]))
+            checks.append(wire_check(wire, means[wire.metric]))
     # A policy that always earns the same leaves no variance to explain.
     varied = [row.get("explained_variance") for row in last if (row["score_std"] or 0) > VARIED * (curve[0]["score_std"] or 0)]
     if (explained := _mean(varied)) is not None:
@@ -161,7 +182,8 @@ def rollout_health(name: str, curve: Sequence[Row], max_kl: float, stopped: str 
     return conclude(name, checks, first.sentence)
 
 
-def _check(wire: Wire, value: float | None) -> Check:
+def wire_check(wire: Wire, value: float | None) -> Check:
+    """What a wire says of a value, as a check of `health.json`."""
     return Check(wire.metric, value, *wire.well, wire.sentence(value), broken=wire.level(value) == "stop")
 
 
