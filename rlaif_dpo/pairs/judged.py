@@ -1,8 +1,8 @@
 """The builder `judged`: candidates of the policy, compared by a judge, every candidate and judgment on disk."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from rlaif_dpo.files import Journal, write_jsonl
 from rlaif_dpo.judges.base import Comparison, Criterion
@@ -41,7 +41,7 @@ def judged(m: Materials, out: Output) -> dict[str, int]:
 
     With an anchor they are `anchored`.
 
-    Resumes from {candidates,judgments}.jsonl. Memory holds the places of the rows, and one block of them.
+    Resumes from {candidates,judgments}.jsonl. Memory holds the places of the pairs, and one block of rows.
     """
     if m.anchor is not None:
         return anchored(m, out)
@@ -114,13 +114,14 @@ class _Work:
     def write(self, chosen: Sequence[Chosen], judgments: Journal, out: Output) -> int:
         """Keep and drop, prompt by prompt; how many candidates were usable."""
         m, count = self.materials, 0
-        of = {place: list(some) for place, some in groupby(chosen, key=lambda one: one.prompt)}
+        left = deque(chosen)
         for place, prompt in enumerate(m.prompts):
             usable, dropped = candidates_of(prompt, m.settings, self.candidates)
             count += len(usable)
             if len(usable) < 2:
                 dropped.append({"id": prompt.id, "prompt_id": prompt.id, "reason": TOO_FEW})
-            for one in of.get(place, ()):
+            while left and left[0].prompt == place:
+                one = left.popleft()
                 pair = self.pair(one)
                 judgment = judgments[pair.id] if one.unworthy is None else None
                 reason = one.unworthy or why_dropped(judgment["p"] if judgment else None, m.settings.min_confidence)
