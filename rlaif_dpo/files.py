@@ -95,8 +95,9 @@ class Journal(Mapping[str, Row]):
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, flushed."""
+        length = self._writer.write(row)
         self._places.execute(PLACE, (_key(row["id"]), self._end))
-        self._end += self._writer.write(row)
+        self._end += length
 
     def _place(self, id: str) -> int:
         found = self._places.execute("SELECT place FROM places WHERE id = ?", (_key(id),)).fetchone()
