@@ -130,7 +130,8 @@ class _Run:
         base, lora = self.placed["same"], self.recipe.lora
         if isinstance(settings, Ppo):
             return ppo_memory(stage, base, lora, settings, length)
-        return self._largest(settings, lambda tried: training_memory(stage, base, lora, tried, length, 1, prompt))
+        still = lora.model_copy(update={"dropout": 0.0})  # dropout is off
+        return self._largest(settings, lambda tried: training_memory(stage, base, still, tried, length, 1, prompt))
 
     @property
     def _judges(self) -> list[JudgeSettings]:
