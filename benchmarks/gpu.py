@@ -28,6 +28,7 @@ from rlaif_dpo.models.chat import stop_ids
 from rlaif_dpo.models.known import CONFIGS
 from rlaif_dpo.models.load import LoadedModel, load_tokenizer
 from rlaif_dpo.models.memory import GIB, Placed, training_memory
+from rlaif_dpo.models.memory_roles import reward_memory
 from rlaif_dpo.models.shapes import shapes_of
 from rlaif_dpo.pipeline.directory import package_versions
 from rlaif_dpo.recipe.schema import Model
@@ -243,7 +244,10 @@ def measure(name: str, method: str, length: int, gib: float | None, toy: bool, d
     shapes = shapes_of(loaded.model.config)
     assert shapes is not None
     placed = Placed(shapes, str(dtype).removeprefix("torch."), nf4=True, cuda=cuda)  # type: ignore[arg-type]
-    plan = training_memory(method, placed, lora, settings, length, answers, int(PROMPT * length)).total
+    if isinstance(settings, Reward):
+        plan = reward_memory(method, placed, lora, settings, length).total
+    else:
+        plan = training_memory(method, placed, lora, settings, length, answers, int(PROMPT * length)).total
     seconds = median(clock.seconds[WARM:])
     return {
         "model": name,

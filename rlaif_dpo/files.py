@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Self, TextIO
 from rlaif_dpo.errors import UserError
 
 Row = dict[str, Any]
+PLACE = "INSERT INTO places VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET place = excluded.place"
 
 
 def read_jsonl(path: Path) -> Iterator[Row]:
@@ -19,7 +21,7 @@ def read_jsonl(path: Path) -> Iterator[Row]:
     Raises:
         UserError: Another line is not JSON.
     """
-    for _, row in _placed_rows(path):
+    for _, row in placed_rows(path):
         yield row
 
 
@@ -53,37 +55,55 @@ class JsonlWriter:
 
 
 class Journal(Mapping[str, Row]):
-    """The rows of a JSONL file of ours by their `id`, read from disk as they are asked for: memory holds their places only.
+    """The rows of a JSONL file of ours by their `id`, read from disk as they are asked for.
 
-    What is written goes to the end of the file. A row that is made again stands below the old one, and counts.
+    Memory does not grow with the rows: their places lie in a table of SQLite's, which goes to the system's temporary folder when
+    it has more than 2 MB. What is written goes to the end of the file. A row that is made again stands below the old one, and
+    counts.
     Raises:
         UserError: A line but the last is not JSON.
     """
 
     def __init__(self, path: Path) -> None:
         self._writer = JsonlWriter(path)
-        self._place = {row["id"]: place for place, row in _placed_rows(path)}
+        self._places = sqlite3.connect("", isolation_level=None)
+        self._places.execute("CREATE TABLE places (id BLOB PRIMARY KEY, place INTEGER)")
+        self._places.execute("BEGIN")
+        self._places.executemany(PLACE, ((_key(row["id"]), place) for place, row in placed_rows(path)))
+        self._places.execute("COMMIT")
         self._end = path.stat().st_size
         self._file = path.open("rb")
 
     def __getitem__(self, id: str) -> Row:
-        self._file.seek(self._place[id])
+        self._file.seek(self._place(id))
         row: Row = json.loads(self._file.readline())
         return row
 
     def __contains__(self, id: object) -> bool:
-        return id in self._place
+        try:
+            return isinstance(id, str) and self._place(id) >= 0
+        except KeyError:
+            return False
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._place)
+        """Ids in the order in which they came first."""
+        for (key,) in self._places.execute("SELECT id FROM places ORDER BY rowid"):
+            yield key.decode("utf-8", "surrogatepass")
 
     def __len__(self) -> int:
-        return len(self._place)
+        return int(self._places.execute("SELECT count(*) FROM places").fetchone()[0])
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append a row, flushed."""
-        self._place[row["id"]] = self._end
-        self._end += self._writer.write(row)
+        length = self._writer.write(row)
+        self._places.execute(PLACE, (_key(row["id"]), self._end))
+        self._end += length
+
+    def _place(self, id: str) -> int:
+        found = self._places.execute("SELECT place FROM places WHERE id = ?", (_key(id),)).fetchone()
+        if found is None:
+            raise KeyError(id)
+        return int(found[0])
 
     def __enter__(self) -> Self:
         return self
@@ -91,6 +111,7 @@ class Journal(Mapping[str, Row]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._writer.close()
         self._file.close()
+        self._places.close()
 
 
 def read_document(path: Path, missing: Callable[[], str]) -> str:
@@ -160,8 +181,20 @@ def _replacing(path: Path) -> Iterator[TextIO]:
     draft.replace(path)
 
 
-def _placed_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """The whole rows of a JSONL file, each with the place of its first byte."""
+def rows_at(path: Path, places: Iterable[int]) -> Iterator[Row]:
+    """The rows of a JSONL file that begin at these bytes."""
+    with path.open("rb") as file:
+        for place in places:
+            file.seek(place)
+            yield json.loads(file.readline())
+
+
+def placed_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """The whole rows of a JSONL file of ours, each with the place of its first byte; none if it does not exist.
+
+    Raises:
+        UserError: A line but the last is not JSON.
+    """
     if not path.exists():
         return
     place = 0
@@ -176,10 +209,23 @@ def _placed_rows(path: Path) -> Iterator[tuple[int, Row]]:
             place += len(line)
 
 
+def _key(id: str) -> bytes:
+    return id.encode("utf-8", "surrogatepass")
+
+
 def _cut_torn_line(path: Path) -> None:
+    """Cut off what stands behind the last end of a line."""
     if not path.exists():
         return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
+    with path.open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 2**16)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                end = start + place + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)

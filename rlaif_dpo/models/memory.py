@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlaif_dpo.models.shapes import Shapes, adapted
-from rlaif_dpo.recipe.training import Lora, Training
+from rlaif_dpo.recipe.training import Lora, Optimisation
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 GIB = 2**30
@@ -76,9 +76,9 @@ def adapter_parameters(shapes: Shapes, lora: Lora) -> int:
 
 
 def training_memory(
-    stage: str, placed: Placed, lora: Lora, settings: Training, length: int, answers: int = 1, prompt: int = 0
+    stage: str, placed: Placed, lora: Lora, settings: Optimisation, length: int, answers: int = 1, prompt: int = 0
 ) -> Memory:
-    """A training step.
+    """A training step of trl's trainers: SFT, DPO, GRPO and RLOO.
 
     Args:
         stage: Its name.
@@ -92,32 +92,39 @@ def training_memory(
     """
     shapes, rows = placed.shapes, settings.rows_at_once * answers
     tokens, trained = rows * length, adapter_parameters(shapes, lora)
-    layer = _kept_by_layer(placed, lora, rows, length)
-    per_layer = layer + max(0, _backward_of_layer(placed, lora, tokens, rows, length))
-    # Checkpointing keeps each layer's input alone, and one layer at a time as a whole.
-    inputs = tokens * shapes.hidden * placed.size
-    every_layer = shapes.layers * (inputs if settings.gradient_checkpointing else layer)
+    kept, passing = layers(placed, lora, rows, length, settings.gradient_checkpointing, placed.autocast)
     # The last norm keeps its input in float32; the output layer keeps a copy of its own input.
     ending = tokens * shapes.hidden * (4 + placed.size)
     casts = 2 * trained if placed.autocast else 0  # 16-bit copies of the adapter, kept until the backward pass
     head = _output_layer(placed, tokens, rows * (length - prompt) if placed.cuda else tokens)
-    backward = per_layer if settings.gradient_checkpointing else per_layer - layer
     return Memory(
         stage,
         {
             "weights": placed.weights,
             "adapters": 4 * trained * answers,  # float32, and for DPO the reference's copy
             "optimiser": (4 + 8) * trained,  # a gradient and Adam's two moments, float32
-            "activations": every_layer + ending + casts,
+            "activations": kept + ending + casts,
             "logits": head,
             "cache": 0,
             # While a layer's backward pass runs, the ending is freed; what is more than the output layer took counts.
-            "other": CONTEXT["cuda" if placed.cuda else "cpu"] + max(0, backward - head - ending),
+            "other": CONTEXT["cuda" if placed.cuda else "cpu"] + max(0, passing - head - ending),
         },
     )
 
 
-def _kept_by_layer(placed: Placed, lora: Lora, rows: int, length: int) -> int:
+def layers(placed: Placed, lora: Lora, rows: int, length: int, checkpointing: bool, autocast: bool) -> tuple[int, int]:
+    """Bytes that all decoder layers keep until the backward pass, and those that it needs beside them while it is at a layer.
+
+    Checkpointing keeps each layer's input alone, and one layer at a time as a whole.
+    """
+    layer, tokens = _kept_by_layer(placed, lora, rows, length, autocast), rows * length
+    backward = max(0, _backward_of_layer(placed, tokens, rows, length, autocast))
+    if checkpointing:
+        return placed.shapes.layers * tokens * placed.shapes.hidden * placed.size, layer + backward
+    return placed.shapes.layers * layer, backward
+
+
+def _kept_by_layer(placed: Placed, lora: Lora, rows: int, length: int, autocast: bool) -> int:
     """Bytes that autograd keeps of a decoder layer until its backward pass."""
     s, size, family = placed.shapes, placed.size, placed.shapes.family
     targets = adapted(s, lora)[-1]
@@ -133,28 +140,29 @@ def _kept_by_layer(placed: Placed, lora: Lora, rows: int, length: int) -> int:
     if not family.eager:
         kept += size * s.query + 4 * s.heads  # what it gives, and the logarithm of each softmax's sum
     kept += size * 3 * s.intermediate  # gate, its activation, up
-    # An adapter's A keeps its input. Under autocast each takes a float32 detour and so a copy of its own, except that 4-bit
-    # layers on a GPU hand it on as it is; otherwise layers that read the same tensor share it.
-    copies = lora.dropout > 0 or (placed.autocast and not (placed.nf4 and placed.cuda))
+    # An adapter's A keeps its input. On a 16-bit base each takes a float32 detour and so a copy of its own: in 16 bits under
+    # autocast, but that 4-bit layers on a GPU then hand it on as it is. Otherwise layers that read the same tensor share it.
+    copies = lora.dropout > 0 or (size == 2 and not (autocast and placed.nf4 and placed.cuda))
+    number = size if autocast else 4
     # What attention gives is kept already, unless it had to be laid out anew.
     same = "attention output" if not family.eager and not family.fused else None
     shared = {linear.reads: linear.inputs for linear in targets if linear.reads != same}
-    kept += size * (sum(linear.inputs for linear in targets) if copies else sum(shared.values()))
-    kept += size * lora.r * len(targets)  # an adapter's B keeps what A gives
+    kept += number * (sum(linear.inputs for linear in targets) if copies else sum(shared.values()))
+    kept += number * lora.r * len(targets)  # an adapter's B keeps what A gives
     if lora.dropout > 0:
         kept += (1 if placed.cuda else 4) * sum(linear.inputs for linear in targets)  # dropout keeps its mask
     total = rows * length * kept
     if family.eager:
         # Scores: tanh and weights in the compute type, the softmax in float32, which is the weights' own tensor in float32.
-        scores = (size if s.softcap else 0) + 4 + (size if placed.autocast else 0)
+        scores = (size if s.softcap else 0) + 4 + (0 if size == 4 else size)
         return total + rows * s.heads * length**2 * scores
     return total + (rows * length**2 * size if masked else 0)  # the boolean mask becomes one to add, anew in each layer
 
 
-def _backward_of_layer(placed: Placed, lora: Lora, tokens: int, rows: int, length: int) -> int:
+def _backward_of_layer(placed: Placed, tokens: int, rows: int, length: int, autocast: bool) -> int:
     """Bytes that exist only while the gradient passes through a layer: at the widest, the MLP's product."""
     s = placed.shapes
-    mlp = tokens * s.intermediate * (10 if placed.autocast else 8)  # the product's gradient by both ways, their sum, a cast
+    mlp = tokens * s.intermediate * (10 if autocast else 8)  # the product's gradient by both ways, their sum, a cast
     scores = 2 * rows * s.heads * length**2 * 4 if s.family.eager else 0  # softmax backward: gradient in and out, float32
     return max(mlp, scores) + (s.largest_linear * placed.size if placed.nf4 else 0)
 
@@ -182,7 +190,8 @@ def generation_memory(stage: str, placed: Placed, budget: int, prompt: int, new:
     """
     rows = max(1, budget // (prompt + new))
     cache = rows * _cache_of_row(placed, prompt, prompt + new)
-    return _inference(stage, placed, rows, cache, _prompt_pass(placed, rows, prompt, prompt, adapters > 0), adapters)
+    activations = _prompt_pass(placed, rows, prompt, prompt, adapters > 0)
+    return _inference(stage, placed, activations, _one_position(placed, rows), cache, adapters)
 
 
 def scoring_memory(stage: str, placed: Placed, budget: int, prompt: int) -> Memory:
@@ -192,24 +201,34 @@ def scoring_memory(stage: str, placed: Placed, budget: int, prompt: int) -> Memo
     pass over what is left, on a cache of what is shared.
     """
     rows, rest = max(1, budget // prompt), math.ceil(prompt / 2)
-    apart = _inference(stage, placed, rows, 0, _prompt_pass(placed, rows, prompt, prompt, adapter=False))
-    cache = rows * _cache_of_row(placed, prompt, prompt)
-    alike = _inference(stage, placed, rows, cache, _prompt_pass(placed, rows, rest, prompt, adapter=False))
+    logits, cache = _one_position(placed, rows), rows * _cache_of_row(placed, prompt, prompt)
+    apart = _inference(stage, placed, _prompt_pass(placed, rows, prompt, prompt, adapter=False), logits, 0)
+    alike = _inference(stage, placed, _prompt_pass(placed, rows, rest, prompt, adapter=False), logits, cache)
     return max(apart, alike, key=lambda memory: memory.total)
 
 
-def _inference(stage: str, placed: Placed, rows: int, cache: int, prompt_pass: int, adapters: int = 0) -> Memory:
+def reward_scoring_memory(stage: str, placed: Placed, budget: int, length: int, adapters: int) -> Memory:
+    """A reward model's passes over prompts and answers of `length` tokens in all, in batches of at most `budget` tokens."""
+    rows = max(1, budget // length)
+    return _inference(stage, placed, _prompt_pass(placed, rows, length, length, adapter=True), 0, 0, adapters)
+
+
+def _inference(stage: str, placed: Placed, activations: int, logits: int, cache: int, adapters: int = 0) -> Memory:
     parts = {
         "weights": placed.weights,
         "adapters": 4 * adapters,
         "optimiser": 0,
-        "activations": prompt_pass,
-        # Logits of one position; sampling and scoring work in float64, with a tensor that goes in and one that comes out.
-        "logits": rows * placed.shapes.vocabulary * (placed.size + 2 * 8),
+        "activations": activations,
+        "logits": logits,
         "cache": cache,
         "other": CONTEXT["cuda" if placed.cuda else "cpu"],
     }
     return Memory(stage, parts)
+
+
+def _one_position(placed: Placed, rows: int) -> int:
+    """Bytes of the logits of one position: sampling and scoring work in float64, one tensor goes in and one comes out."""
+    return rows * placed.shapes.vocabulary * (placed.size + 2 * 8)
 
 
 def _cache_of_row(placed: Placed, prompt: int, length: int) -> int:

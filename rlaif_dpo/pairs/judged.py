@@ -1,8 +1,8 @@
 """The builder `judged`: candidates of the policy, compared by a judge, every candidate and judgment on disk."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from rlaif_dpo.files import Journal, write_jsonl
 from rlaif_dpo.judges.base import Comparison, Criterion
@@ -30,6 +30,7 @@ from rlaif_dpo.pairs.preferences import (
     preference_row,
     why_dropped,
 )
+from rlaif_dpo.prompts.rows import PromptRow
 
 JUDGED_AT_ONCE = 1024
 """Pairs in a block: each is up to twice as many prompts as there are principles."""
@@ -41,7 +42,7 @@ def judged(m: Materials, out: Output) -> dict[str, int]:
 
     With an anchor they are `anchored`.
 
-    Resumes from {candidates,judgments}.jsonl. Memory holds the places of the rows, and one block of them.
+    Resumes from {candidates,judgments}.jsonl. Memory holds the places of the pairs, and one block of rows.
     """
     if m.anchor is not None:
         return anchored(m, out)
@@ -49,13 +50,13 @@ def judged(m: Materials, out: Output) -> dict[str, int]:
     with Journal(m.folder / "candidates.jsonl") as candidates, Journal(m.folder / "judgments.jsonl") as judgments:
         sample_candidates(m.prompts, m.settings, m.engine, candidates, m.seed, m.progress)
         work = _Work(m, candidates)
-        chosen = [one for place in range(len(m.prompts)) for one in work.choose(place)]
+        chosen = [one for place, prompt in enumerate(m.prompts) for one in work.choose(place, prompt)]
         asked = [one for one in chosen if one.unworthy is None]
         with m.progress.task("judgments", len(asked)) as task:
             for start in range(0, len(asked), JUDGED_AT_ONCE):
                 block = [work.comparison(one) for one in asked[start : start + JUDGED_AT_ONCE]]
                 judge_rows(judgments, block, m.judge, task)
-        write_jsonl(m.folder / "judgments.jsonl", (judgments[work.pair(one).id] for one in asked))
+        write_jsonl(m.folder / "judgments.jsonl", (judgments[work.pair(m.prompts[one.prompt], one).id] for one in asked))
         usable = work.write(chosen, judgments, out)
     return {
         "candidates": len(m.prompts) * m.settings.candidates,
@@ -85,10 +86,9 @@ class _Work:
     materials: Materials
     candidates: Journal
 
-    def choose(self, place: int) -> Iterator[Chosen]:
+    def choose(self, place: int, prompt: PromptRow) -> Iterator[Chosen]:
         """The pairs of a prompt."""
         m = self.materials
-        prompt = m.prompts[place]
         usable, _ = candidates_of(prompt, m.settings, self.candidates)
         for pair in choose_pairs(prompt, usable, m.settings.per_prompt, m.seed):
             unworthy = None
@@ -98,14 +98,13 @@ class _Work:
                 unworthy = NO_PRINCIPLE
             yield Chosen(place, pair.first.number, pair.second.number, unworthy)
 
-    def pair(self, chosen: Chosen) -> Pair:
-        prompt = self.materials.prompts[chosen.prompt]
+    def pair(self, prompt: PromptRow, chosen: Chosen) -> Pair:
         first, second = (candidate_of(self.candidates[f"{prompt.id}/{n}"]) for n in (chosen.first, chosen.second))
         return Pair(prompt, first, second)
 
     def comparison(self, chosen: Chosen) -> Comparison:
         """What the judge is asked."""
-        pair = self.pair(chosen)
+        pair = self.pair(self.materials.prompts[chosen.prompt], chosen)
         return Comparison(pair.id, pair.prompt.messages, pair.first.text, pair.second.text, self._criteria(pair))
 
     def _criteria(self, pair: Pair) -> tuple[Criterion, ...]:
@@ -114,14 +113,15 @@ class _Work:
     def write(self, chosen: Sequence[Chosen], judgments: Journal, out: Output) -> int:
         """Keep and drop, prompt by prompt; how many candidates were usable."""
         m, count = self.materials, 0
-        of = {place: list(some) for place, some in groupby(chosen, key=lambda one: one.prompt)}
+        left = deque(chosen)
         for place, prompt in enumerate(m.prompts):
             usable, dropped = candidates_of(prompt, m.settings, self.candidates)
             count += len(usable)
             if len(usable) < 2:
                 dropped.append({"id": prompt.id, "prompt_id": prompt.id, "reason": TOO_FEW})
-            for one in of.get(place, ()):
-                pair = self.pair(one)
+            while left and left[0].prompt == place:
+                one = left.popleft()
+                pair = self.pair(prompt, one)
                 judgment = judgments[pair.id] if one.unworthy is None else None
                 reason = one.unworthy or why_dropped(judgment["p"] if judgment else None, m.settings.min_confidence)
                 if judgment and reason is None:

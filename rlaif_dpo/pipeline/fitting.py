@@ -7,9 +7,11 @@ from typing import Any
 from rlaif_dpo.models.cards import Card
 from rlaif_dpo.models.memory import Memory
 from rlaif_dpo.models.shapes import Shapes
-from rlaif_dpo.pipeline.advice import changed, stage_memory
+from rlaif_dpo.pipeline import roles
+from rlaif_dpo.pipeline.advice import changed
 from rlaif_dpo.pipeline.hours import Phases
 from rlaif_dpo.pipeline.preflight import PhasePlan
+from rlaif_dpo.pipeline.stage_memory import stage_memory
 from rlaif_dpo.recipe import Recipe
 
 SHARE = 0.9
@@ -61,10 +63,14 @@ def worst_phases(recipe: Recipe) -> Phases:
         "pairs": recipe.pairs.max_new_tokens,
         "evaluate": recipe.evaluate.max_new_tokens,
     }
+    if not roles.learns_from_labels(recipe):
+        del rooms["pairs"]
+    if (sampled := roles.rollouts(recipe)) is not None:
+        rooms[recipe.optimizer] = sampled.max_new_tokens
     return {
         phase: PhasePlan(
-            prompts=getattr(recipe.prompts, phase), mean_tokens=SHORT, max_tokens=LONG, too_long=0, tight=0, over_length=0,
-            generations=0, judge_passes=0, reward_passes=0, judge_tokens=0, tokens=0, room=room, overhead=OVERHEAD,
+            prompts=getattr(recipe.prompts, phase, recipe.prompts.pairs), mean_tokens=SHORT, max_tokens=LONG, too_long=0, tight=0,
+            over_length=0, generations=0, judge_passes=0, reward_passes=0, judge_tokens=0, tokens=0, room=room, overhead=OVERHEAD,
         )
         for phase, room in rooms.items()
     }  # fmt: skip

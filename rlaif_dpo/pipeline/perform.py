@@ -32,6 +32,7 @@ from rlaif_dpo.pipeline.stage import (
 )
 from rlaif_dpo.pipeline.truth import truth_of
 from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.prompts.stored import StoredPrompts
 from rlaif_dpo.seeding import derive_rng
 
 
@@ -107,7 +108,7 @@ def pairs(c: Context) -> Counts:
         pass_gate(c.directory.path, recipe.judge.accept, c.progress.say)
         if builders.judged and (sentence := cap_of(recipe, audited_treatment(c.directory.path))):
             c.progress.say(sentence)
-    prompts, engine = c.prompts("pairs"), c.pool.engine(c.directory.path / SFT_ADAPTER)
+    prompts, engine = StoredPrompts(c.directory.path / PROMPTS, "pairs"), c.pool.engine(c.directory.path / SFT_ADAPTER)
     if builders.samples or builders.rlcd:
         check_fits(engine, prompts)
     engine_of, folder = c.pool.guests(), c.directory.folder("30-pairs")

@@ -24,7 +24,7 @@ from rlaif_dpo.pipeline.state import stage_status
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe import Recipe
-from rlaif_dpo.recipe.training import Rewards
+from rlaif_dpo.recipe.training import Grpo, Ppo
 from rlaif_dpo.revise.few_shot import load_few_shot, with_examples
 from rlaif_dpo.revise.loop import check_room
 
@@ -124,11 +124,6 @@ def plan(recipe: Recipe, root: Path | str = "runs", gpu: str | None = None) -> P
             is not known.
     """
     card = named_card(gpu) if gpu is not None else None
-    if card is not None and recipe.optimizer != "dpo":
-        raise UserError(
-            f"plan --gpu does not know the memory of optimizer: {recipe.optimizer} yet; plan with optimizer=dpo, whose other "
-            "stages are the same"
-        )
     constitution = load_constitution(recipe.constitution)
     check_recipe(recipe, constitution)
     if recipe.round in (None, 1):
@@ -158,8 +153,8 @@ def plan(recipe: Recipe, root: Path | str = "runs", gpu: str | None = None) -> P
                 f"every one of the {found.prompts} prompts of {phase} is longer than the context of {recipe.model.path} "
                 f"({context_length} tokens); use shorter prompts or another model"
             )
-    if recipe.optimizer != "dpo":
-        phases[recipe.optimizer] = _rollouts(split["pairs"], recipe, tokenizer, context_length, cost)
+    if (sampled := roles.rollouts(recipe)) is not None:
+        phases[recipe.optimizer] = _rollouts(split["pairs"], sampled, recipe, constitution, tokenizer, context_length, cost)
     if recipe.start.revise and recipe.revise.critic == "same":
         examples, prompts = load_few_shot(recipe.revise.few_shot, Silent()), split["revise"]
         check_room(
@@ -172,7 +167,7 @@ def plan(recipe: Recipe, root: Path | str = "runs", gpu: str | None = None) -> P
         shares = ", ".join(f"{name} {weight:g}" for name, weight in builders.items())
         notes = (f"Pairs are {shares}: at most {phases['pairs'].rows:,} preferences.", *notes)
     models, unknown = _models(recipe)
-    estimated = "same" in models and recipe.optimizer == "dpo" and recipe.start.revise
+    estimated = "same" in models and recipe.start.revise
     return Plan(
         name=recipe.name,
         path=str(directory.path),
@@ -244,9 +239,6 @@ def _phase(
     contrasts = contrast_prompts(recipe, prompts, constitution) if phase == "pairs" else []
     generated += sum(len(render(tokenizer, asked)) + room for asked in contrasts)
     judge_tokens = sum(work.tokens_in + work.tokens_out for work in judged)
-    questions = [
-        text for p in constitution.principles for text in ((p.critique, p.revision) if phase == "revise" else (p.compare,))
-    ]
     labels = recipe.dpo if recipe.optimizer == "dpo" else recipe.reward
     limit = {"revise": recipe.sft.max_length, "pairs": labels.max_length}.get(phase, context_length)
     return PhasePlan(
@@ -262,13 +254,25 @@ def _phase(
         reward_passes=0,
         tokens=generated + judge_tokens,
         room=room,
-        overhead=shown + TEMPLATE + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in questions),
+        overhead=shown + _longest_question(constitution, tokenizer, revising=phase == "revise"),
         rows=most_preferences(recipe, len(prompts)) if phase == "pairs" else 0,
     )
 
 
+def _longest_question(constitution: Constitution, tokenizer: "PreTrainedTokenizerBase", revising: bool) -> int:
+    """Tokens of the longest question under a principle, and of the template around it."""
+    asked = [text for p in constitution.principles for text in ((p.critique, p.revision) if revising else (p.compare,))]
+    return TEMPLATE + max(len(tokenizer.encode(text, add_special_tokens=False)) for text in asked)
+
+
 def _rollouts(
-    prompts: Sequence[PromptRow], recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", context_length: int, cost: Cost
+    prompts: Sequence[PromptRow],
+    settings: Ppo | Grpo,
+    recipe: Recipe,
+    constitution: Constitution,
+    tokenizer: "PreTrainedTokenizerBase",
+    context_length: int,
+    cost: Cost,
 ) -> PhasePlan:
     """Answers of the SFT model for the baseline, then those of every update; each is sampled once and scored once.
 
@@ -276,8 +280,7 @@ def _rollouts(
     """
     from rlaif_dpo.models.chat import render
 
-    section, weights = ("ppo", Rewards()) if recipe.optimizer == "ppo" else ("grpo", recipe.grpo.rewards)
-    settings = recipe.ppo if section == "ppo" else recipe.grpo
+    section = "ppo" if recipe.optimizer == "ppo" else "grpo"
     lengths = [len(render(tokenizer, prompt.messages)) for prompt in prompts]
     limit = min(settings.max_length, context_length) - settings.max_new_tokens
     too_long = sum(length > limit for length in lengths)
@@ -287,9 +290,10 @@ def _rollouts(
             f"raise {section}.max_length or lower {section}.max_new_tokens"
         )
     answers = settings.baseline_samples + settings.updates * settings.batch_size
-    compared = (weights.judge and not roles.rewards_by_score(recipe)) or settings.held_out_judge is not None
-    references = len(prompts) if compared else 0
-    scored = answers + (references if settings.held_out_judge is not None else 0)
+    judges, model = roles.judge_rewards(recipe), roles.model_rewards(recipe)
+    looked_at = settings.held_out_judge is not None
+    references = len(prompts) if looked_at or (judges and not roles.rewards_by_score(recipe)) else 0
+    scored = (answers + (references if looked_at else 0)) if model else 0
     judged = [work for work in cost.works if work.stage == f"41-{recipe.optimizer}"]
     judge_tokens = sum(work.tokens_in + work.tokens_out for work in judged)
     room = fmean(lengths) + settings.max_new_tokens
@@ -303,10 +307,10 @@ def _rollouts(
         generations=answers + references,
         judge_passes=sum(work.requests for work in judged),
         judge_tokens=judge_tokens,
-        reward_passes=scored if weights.model else 0,
-        tokens=round((answers + references + (scored if weights.model else 0)) * room) + judge_tokens,
+        reward_passes=scored,
+        tokens=round((answers + references + scored) * room) + judge_tokens,
         room=settings.max_new_tokens,
-        overhead=0,
+        overhead=_longest_question(constitution, tokenizer, revising=False),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from rlaif_dpo.judges.build import asks_model, member_settings
 from rlaif_dpo.recipe.schema import Endpoint, Recipe
+from rlaif_dpo.recipe.training import Grpo, Ppo
 
 OWN = {"same", "policy"}
 """The run's own model: without an adapter, and with that of SFT."""
@@ -43,6 +44,18 @@ def judge_labels(recipe: Recipe) -> bool:
     """Whether the judge labels pairs: it compares their answers, or a rulebook that is the judge ranks them."""
     builders = recipe.pairs.builders
     return bool(builders.judged or (builders.rbr_ladder and recipe.judge.kind == "rules"))
+
+
+def rollouts(recipe: Recipe) -> Ppo | Grpo | None:
+    """The section of an optimizer that learns from sampled answers; None for DPO."""
+    if recipe.optimizer == "dpo":
+        return None
+    return recipe.ppo if recipe.optimizer == "ppo" else recipe.grpo
+
+
+def model_rewards(recipe: Recipe) -> bool:
+    """Whether a reward model rewards sampled answers."""
+    return recipe.optimizer != "dpo" and learns_from_labels(recipe)
 
 
 def judge_rewards(recipe: Recipe) -> bool:

@@ -18,6 +18,7 @@ from rlaif_dpo.pipeline.keys import Ingredients, constitution_ingredients, file_
 from rlaif_dpo.pipeline.pool import ModelPool
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
+from rlaif_dpo.prompts.stored import prompt_of
 from rlaif_dpo.recipe.schema import Recipe
 from rlaif_dpo.seeding import content_hash
 from rlaif_dpo.shipped import name_of
@@ -99,12 +100,12 @@ class Stage:
 
     def failed_rows(self, folder: Path) -> int:
         """Rows of the journals whose request failed, and was not had later."""
-        failed = {
-            (name, row["id"]): not is_settled(row) if "verdicts" in row else row["outcome"] not in FINAL
-            for name in self.journals
-            for row in read_jsonl(folder / name)
-        }
-        return sum(failed.values())
+        failed: set[tuple[str, str]] = set()
+        for name in self.journals:
+            for row in read_jsonl(folder / name):
+                settled = is_settled(row) if "verdicts" in row else row["outcome"] in FINAL
+                (failed.discard if settled else failed.add)((name, row["id"]))
+        return len(failed)
 
     def ingredients(self, recipe: Recipe, constitution: Constitution, run: Path) -> Ingredients:
         """Exactly what the result depends on, by name."""
@@ -126,11 +127,7 @@ class Stage:
 
 def read_prompts(path: Path, phase: str) -> list[PromptRow]:
     """The prompts of a phase from a run's `prompts.jsonl`."""
-    return [
-        PromptRow(row["id"], tuple(row["messages"]), tuple(row["tags"]), row["facts"])
-        for row in read_jsonl(path)
-        if row["phase"] == phase
-    ]
+    return [prompt_of(row) for row in read_jsonl(path) if row["phase"] == phase]
 
 
 def check_fits(engine: Engine, prompts: Sequence[PromptRow]) -> None:

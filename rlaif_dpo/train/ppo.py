@@ -13,7 +13,7 @@ Value and policy share the base but no trained weight, so that learning values n
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -48,6 +48,7 @@ from rlaif_dpo.train.ppo_math import (
 )
 from rlaif_dpo.train.reward import RewardFunction, load_head
 from rlaif_dpo.train.roles import (
+    LOGIT_CHUNK,
     Answers,
     adapter_parameters,
     chunked,
@@ -357,8 +358,10 @@ class Learner:
     def _check_start(self, experience: Sequence[Experience]) -> None:
         """Before the first update policy and reference are one model, and our log-probabilities are its own."""
         self._require("the policy is not its reference: a KL", _tokens(experience, "kl").abs().max())
+        first = experience[0].episode
+        few = replace(first, answer=first.answer[:LOGIT_CHUNK])  # the model's own pass has the logits of all tokens at once
         with use_adapter(self._loaded, POLICY):
-            error = logit_error(self._loaded, self._lay_out([experience[0].episode]), self._settings.temperature)
+            error = logit_error(self._loaded, self._lay_out([few]), self._settings.temperature)
         self._require(f"{self._loaded.name} does more to its logits than is known here: an error", torch.tensor(error))
 
     def _require(self, what: str, number: Tensor) -> None:

@@ -43,6 +43,21 @@ def test_a_plan_that_fits(cli: Cli, tmp_path: Path):
         assert word in facts
 
 
+@pytest.mark.parametrize(
+    ("recipe", "trained"), [("rl-cai-ppo", ["20-sft", "40-reward", "41-ppo"]), ("drlaif-grpo", ["20-sft", "41-grpo"])]
+)
+def test_every_optimizer_is_planned(cli: Cli, tmp_path: Path, recipe: str, trained: list[str]):
+    ended = cli("plan", recipe, "--gpu", "t4", "--json", "--root", str(tmp_path))
+    advice = json.loads(ended.out)["advice"]
+    assert ended.code == 0 and advice["fits"]
+    assert [stage["stage"] for stage in advice["memory"] if stage["parts"]["optimiser"]] == trained
+    assert [work["stage"] for work in advice["work"] if work["steps"]] == trained
+    learner = f"{recipe.rpartition('-')[2]}.micro_batch_size=1"
+    smaller = json.loads(cli("plan", recipe, learner, "--gpu", "t4", "--json", "--root", str(tmp_path)).out)["advice"]
+    before, after = (next(m["parts"] for m in found["memory"] if m["stage"] == trained[-1]) for found in (advice, smaller))
+    assert sum(after.values()) < sum(before.values()) and after["adapters"] == before["adapters"]
+
+
 def test_what_does_not_fit_ends_with_2_and_with_its_changes_0(cli: Cli, eight: Path):
     root = ("--root", str(eight.parent / "runs"))
     ended = cli("plan", str(eight), "--gpu", "t4", *root)

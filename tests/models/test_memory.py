@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config
 
 from rlaif_dpo.engines.base import OptionRequest, Request, Sampling
 from rlaif_dpo.engines.transformers import TransformersEngine
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.messages import user
 from rlaif_dpo.models.adapters import add_adapter
+from rlaif_dpo.models.known import CONFIGS
 from rlaif_dpo.models.load import LoadedModel, load_model
 from rlaif_dpo.models.memory import (
     CONTEXT,
@@ -23,7 +24,7 @@ from rlaif_dpo.models.memory import (
     scoring_memory,
     training_memory,
 )
-from rlaif_dpo.models.shapes import adapted, shapes_of
+from rlaif_dpo.models.shapes import Shapes, adapted, shapes_of
 from rlaif_dpo.recipe.schema import Model
 from rlaif_dpo.recipe.training import Dpo, Lora, Sft
 from rlaif_dpo.train.data import Example
@@ -35,62 +36,31 @@ from tests.models.peak import Peak, saved_for_backward
 LENGTH, PROMPT = 160, 40
 WIDE = {"hidden": 128, "intermediate": 352, "layers": 4}
 
-PUBLIC: dict[str, tuple[Any, float]] = {
-    "Llama-3.1-8B": (
-        LlamaConfig(
-            vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-            num_key_value_heads=8,
-        ),
-        8.030e9,
-    ),
-    "Qwen2.5-7B": (
-        Qwen2Config(
-            vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-            num_key_value_heads=4,
-        ),
-        7.616e9,
-    ),
-    "Qwen3-4B": (
-        Qwen3Config(
-            vocab_size=151936, hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32,
-            num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
-        ),
-        4.022e9,
-    ),
-    "SmolLM2-135M": (
-        LlamaConfig(
-            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-            num_key_value_heads=3, tie_word_embeddings=True,
-        ),
-        134.5e6,
-    ),
-    "Mistral-7B-v0.3": (
-        MistralConfig(
-            vocab_size=32768, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-            num_key_value_heads=8,
-        ),
-        7.248e9,
-    ),
-    "Gemma-2-2b": (
-        Gemma2Config(
-            vocab_size=256000, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26, num_attention_heads=8,
-            num_key_value_heads=4, head_dim=256,
-        ),
-        2.614e9,
+LLAMA, SMOL, GEMMA = "meta-llama/Llama-3.1-8B-Instruct", "HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-2-2b"
+PUBLIC = {name: AutoConfig.for_model(**fields) for name, fields in CONFIGS.items()} | {
+    GEMMA: Gemma2Config(
+        vocab_size=256000, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26, num_attention_heads=8,
+        num_key_value_heads=4, head_dim=256,
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_parameters_of_public_models(name: str):
-    """Counted from shapes, counted by torch on the meta device, and as published, to four digits."""
-    config, published = PUBLIC[name]
+    """Counted from shapes, and counted by torch on the meta device. What is published is compared in test_fitting.py."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    shapes = shapes_of(config)
+        model = AutoModelForCausalLM.from_config(PUBLIC[name])
+    assert public(name).parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_parameters_of_gemma_2_as_published():
+    assert public(GEMMA).parameters == pytest.approx(2.614e9, rel=5e-4)
+
+
+def public(name: str) -> Shapes:
+    shapes = shapes_of(PUBLIC[name])
     assert shapes is not None
-    assert shapes.parameters == sum(p.numel() for p in model.parameters())
-    assert shapes.parameters == pytest.approx(published, rel=5e-4)
+    return shapes
 
 
 def load(tmp_path: Path, family: str, dtype: str = "float32", quantization: str = "none", **sizes: int) -> LoadedModel:
@@ -316,8 +286,7 @@ def test_peak_of_scoring(tmp_path: Path, family: str, dtype: str, shared: float)
 
 def test_what_makes_less_takes_less():
     """Each knob of the advice lowers the estimate; a reference costs its adapter alone."""
-    shapes = shapes_of(PUBLIC["Llama-3.1-8B"][0])
-    assert shapes is not None
+    shapes = public(LLAMA)
     base = Placed(shapes, "bfloat16", nf4=False, cuda=True)
 
     def total(r: int = 16, length: int = 1024, nf4: bool = False, **settings: Any) -> int:
@@ -343,15 +312,13 @@ def test_what_makes_less_takes_less():
     ],
 )
 def test_what_takes_no_adapter_is_said(targets: Any, said: str):
-    shapes = shapes_of(PUBLIC["SmolLM2-135M"][0])
-    assert shapes is not None
+    shapes = public(SMOL)
     with pytest.raises(UserError, match=said):
         adapted(shapes, Lora(target_modules=targets))
 
 
 def test_targets_by_list_and_by_pattern():
-    shapes = shapes_of(PUBLIC["SmolLM2-135M"][0])
-    assert shapes is not None
+    shapes = public(SMOL)
     assert [linear.name for linear in adapted(shapes, Lora(target_modules=("q_proj", "down_proj")))[0]] == [
         "self_attn.q_proj",
         "mlp.down_proj",

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,9 @@ from rlaif_dpo.errors import UserError
 from rlaif_dpo.models.cards import CARDS, Card, named_card, present_card
 from rlaif_dpo.models.memory import GIB, Placed
 from rlaif_dpo.models.shapes import Shapes, shapes_of
-from rlaif_dpo.pipeline.advice import USABLE, Advice, advise, changed
+from rlaif_dpo.pipeline.advice import Advice, advise, changed
 from rlaif_dpo.pipeline.preflight import PhasePlan
+from rlaif_dpo.pipeline.stage_memory import USABLE
 from rlaif_dpo.recipe.schema import Model, Recipe
 
 
@@ -50,6 +52,18 @@ def advice(of: Recipe, card: str, **models: Shapes) -> Advice:
     return advise(of, {"same": shapes(), **models}, PHASES, named_card(card))
 
 
+def rollouts(optimizer: str, quantization: str = "none", **sections: Any) -> Recipe:
+    return recipe(quantization, optimizer=optimizer, **sections)
+
+
+def rollout_advice(of: Recipe, card: str, **models: Shapes) -> Advice:
+    """With the phases that a plan has: labels where a reward model learns from them, and those of the rollouts."""
+    phases = PHASES | {of.optimizer: PHASE}
+    if of.optimizer != "ppo" and not of.grpo.rewards.model:
+        del phases["pairs"]
+    return advise(of, {"same": shapes(), **models}, phases, named_card(card))
+
+
 def values(changes: tuple[str, ...]) -> dict[str, Any]:
     """`key=value` as values of the recipe."""
     read = {"true": True, "nf4": "nf4"}
@@ -81,6 +95,89 @@ def test_the_changes_make_it_fit_and_one_less_does_not(card: str, quantization: 
     for key in settings:
         fewer = {name: value for name, value in settings.items() if name != key}
         assert not advice(changed(start, fewer), card).fits, f"{key} was not needed"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rewards", "stages"),
+    [
+        ("ppo", {}, ["30-pairs", "40-reward", "41-ppo"]),
+        ("grpo", {}, ["30-pairs", "40-reward", "41-grpo"]),
+        ("rloo", {"model": 0, "judge": 1}, ["41-rloo"]),
+    ],
+)
+def test_the_stages_of_every_optimizer(optimizer: str, rewards: dict[str, float], stages: list[str]):
+    found = rollout_advice(rollouts(optimizer, "nf4", grpo={"rewards": rewards}), "h200")
+    expected = ["10-revise", "20-sft", *stages, "50-evaluate"]
+    assert [memory.stage for memory in found.memory] == [work.stage for work in found.work] == expected
+
+
+def test_each_role_is_an_adapter_and_each_trained_one_has_moments():
+    """Rank 16 on 8B: 41,943,040 weights, 4 bytes each. PPO: four, two of them trained. GRPO: policy, reference, reward; by a
+    judge: without the last.
+    """
+    one = 4 * 41_943_040
+
+    def parts(of: Recipe) -> Any:
+        return next(m.parts for m in rollout_advice(of, "h200").memory if m.stage.startswith("41"))
+
+    small = {"micro_batch_size": 1, "gradient_checkpointing": True}
+    assert parts(rollouts("ppo", ppo={"micro_batch_size": 16}))["adapters"] == 4 * one
+    assert parts(rollouts("ppo", ppo={"micro_batch_size": 16}))["optimiser"] == 2 * 3 * one  # gradients, and two moments
+    assert parts(rollouts("ppo", "nf4", ppo=small))["optimiser"] == 2 * 2 * one  # sampling is the worst, without gradients
+    assert parts(rollouts("grpo", grpo=small))["adapters"] == 3 * one
+    assert parts(rollouts("grpo", grpo=small | {"rewards": {"model": 0, "judge": 1}}))["adapters"] == 2 * one
+
+
+@pytest.mark.parametrize("optimizer", ["ppo", "grpo"])
+@pytest.mark.parametrize("card", ["rtx-4070", "rtx-3090"])
+def test_the_changes_make_rollouts_fit_and_one_less_does_not(optimizer: str, card: str):
+    start = rollouts(optimizer, "nf4", sft={"micro_batch_size": 1, "gradient_checkpointing": True})
+    found = rollout_advice(start, card)
+    assert not found.fits and found.changes
+    settings = values(found.changes)
+    assert rollout_advice(changed(start, settings), card).fits
+    assert f"{optimizer}.micro_batch_size" in settings
+    for key in settings:
+        fewer = {name: value for name, value in settings.items() if name != key}
+        assert not rollout_advice(changed(start, fewer), card).fits, f"{key} was not needed"
+
+
+def test_answers_become_shorter_where_no_batch_can_be_smaller():
+    """One answer of 7,000 tokens is learned from at once, one is sampled at once, layers are recomputed, ranks are small."""
+    small = {"micro_batch_size": 1, "gradient_checkpointing": True}
+    ppo = small | {"minibatch_size": 1, "max_new_tokens": 7000, "max_length": 8192}
+    start = changed(rollouts("ppo", "nf4", ppo=ppo, sft=small, reward=small, lora={"r": 4}), {"model.max_batch_tokens": 256})
+    assert rollout_advice(start, "rtx-3060").changes == ("ppo.max_new_tokens=5250",)
+
+
+def test_a_judge_that_rewards_lies_beside_the_base_while_it_is_learned():
+    rewards = {"rewards": {"model": 0, "judge": 1}}
+    alone = rollout_advice(rollouts("grpo", "nf4", grpo=rewards), "h100")
+    beside = rollout_advice(rollouts("grpo", "nf4", grpo=rewards, judge={"model": "other"}), "h100", other=shapes(8))
+    guest = Placed(shapes(8), "bfloat16", nf4=True, cuda=True).weights
+    for one, other in zip(alone.memory, beside.memory, strict=True):
+        here = other.stage in ("41-grpo", "50-evaluate")
+        assert other.parts["weights"] - one.parts["weights"] in ({guest} if here else {0})
+    learned = rollout_advice(rollouts("ppo", "nf4", judge={"model": "other"}), "h100", other=shapes(8)).memory[4]
+    assert learned.stage == "41-ppo" and learned.parts["weights"] == alone.memory[1].parts["weights"]
+
+
+def test_small_updates_decode_in_small_batches():
+    """100 updates of 64 answers and 256 of the SFT model, 256 tokens each at most: 64 x (120 + 256) tokens are two batches of
+    16,384, so 200 + 6 batches x 256 steps. The same answers in one update are 153 batches. A step is the launch of its kernels,
+    and less than that again to read the weights.
+    """
+
+    def hours(updates: int, size: int) -> float:
+        ppo = {"updates": updates, "batch_size": size, "epochs": 1}
+        phase = replace(PHASE, generations=256 + 6400, judge_tokens=0, tokens=2 * (256 + 6400) * 376)
+        found = advise(rollouts("ppo", "nf4", ppo=ppo), {"same": shapes()}, PHASES | {"ppo": phase}, named_card("rtx-4090"))
+        work = next(work for work in found.work if work.stage == "41-ppo")
+        assert work.hours is not None and work.steps == updates * (size // 16)
+        return work.hours[1]
+
+    step = 32 * 1.5e-3  # launching the kernels of 32 layers, at worst
+    assert (206 - 153) * 256 * step / 3600 < hours(100, 64) - hours(1, 6400) < 2 * (206 - 153) * 256 * step / 3600
 
 
 def test_the_micro_batch_goes_first():

@@ -8,10 +8,10 @@ import pytest
 from rlaif_dpo.files import write_jsonl
 from rlaif_dpo.models.cards import named_card
 from rlaif_dpo.models.known import known_shapes
-from rlaif_dpo.pipeline.advice import USABLE
 from rlaif_dpo.pipeline.draft import planned
 from rlaif_dpo.pipeline.fitting import worst_memory
 from rlaif_dpo.pipeline.preflight import plan
+from rlaif_dpo.pipeline.stage_memory import USABLE
 from rlaif_dpo.recipe import ShippedRecipe, list_recipes, load_recipe
 from tests.models.families import without_weights
 
