@@ -78,7 +78,7 @@ def reply(request: Request) -> str:
 
 
 def run(folder: Path, life: int = -1, tier: float = 0.2, fates: tuple[str, ...] = ("plain",) * 8) -> PairsSummary:
-    prompts = [PromptRow(f"p{n}", (user(fate),), ("plain",)) for n, fate in enumerate(fates)]
+    prompts = [PromptRow(f"p{n}", (user(f"{fate} {n}"),), ("plain",)) for n, fate in enumerate(fates)]
     policy = LimitedEngine(reply, life, name="policy")
     settings = JudgeSettings(kind="additive", rationales=2)
     pairs = Pairs(candidates=4, per_prompt=1, length_tier=tier, max_new_tokens=100)
