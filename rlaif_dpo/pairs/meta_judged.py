@@ -121,14 +121,18 @@ class _Work:
 
         Judgments that did not end are left out, so none that is learnt from is longer than `judge.rationale_tokens`.
         """
-        m, limit, found = self.materials, self.materials.judge_settings.rationale_tokens, dict[str, Judged]()
-        for id in self.judged.get(prompt.id, ()):
-            for judged in judged_of(self._comparison(prompt, id), self.judgments[id], m.judge_settings):
-                ended = tuple(text for text in judged.judgments if text and m.count_tokens(text) < limit)
-                if len(ended) > 1:
-                    found[judged.id] = replace(judged, judgments=ended)
+        m, limit = self.materials, self.materials.judge_settings.rationale_tokens
+        found = {
+            judged.id: judged
+            for id in self.judged.get(prompt.id, ())
+            for judged in judged_of(self._comparison(prompt, id), self.judgments[id], m.judge_settings)
+        }
         drawn = derive_rng(m.seed, "meta", prompt.id).sample(sorted(found), len(found))
-        return max((found[id] for id in drawn), key=lambda judged: judged.variance, default=None)
+        for judged in sorted((found[id] for id in drawn), key=lambda judged: -judged.variance):
+            ended = tuple(text for text in judged.judgments if text and m.count_tokens(text) < limit)
+            if len(ended) > 1:
+                return replace(judged, judgments=ended)
+        return None
 
     def write(self, prompt: PromptRow, metas: Mapping[str, Row], first: float, out: Output) -> None:
         """Keep the pair of a prompt, or drop it."""

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import read_jsonl
 from rlaif_dpo.pipeline import run_rounds
+from rlaif_dpo.pipeline.rejudge import open_judged
 from rlaif_dpo.recipe import load_recipe
 
 SMALL = (
@@ -35,6 +37,8 @@ def test_two_rounds_of_which_the_first_trains_the_judge_too(tmp_path: Path) -> N
     assert not (second / "meta_judgments.jsonl").exists()
     assert {row["builder"] for row in read_jsonl(second / "preferences.jsonl")} == {"judged"}
     assert [row["judge_pairs"] for row in found["by_round"]] == [counts["meta_judged"], None]
+    with pytest.raises(UserError, match="has judged pairs that were chosen by their scores, which are not judged anew"):
+        open_judged(first.parent)
     page = (tmp_path / "meta-rewarding" / "report.html").read_text(encoding="utf-8")
     assert "of them, judgments" in page
     report = (first.parent / "report.html").read_text(encoding="utf-8")
