@@ -30,6 +30,7 @@ from rlaif_dpo.pairs.preferences import (
     preference_row,
     why_dropped,
 )
+from rlaif_dpo.pairs.tiered import tiered
 from rlaif_dpo.prompts.rows import PromptRow
 
 JUDGED_AT_ONCE = 1024
@@ -40,12 +41,14 @@ PAIR_REASONS = (NEAR_DUPLICATE, NO_PRINCIPLE, NO_JUDGMENT, TIE, LOW_CONFIDENCE)
 def judged(m: Materials, out: Output) -> dict[str, int]:
     """On-policy pairs in prompt order, with the judge's p as it gave it: a pair at p = .6 is a row with p = .6.
 
-    With an anchor they are `anchored`.
+    With an anchor they are `anchored`, with a length tier `tiered`.
 
     Resumes from {candidates,judgments}.jsonl. Memory holds the places of the pairs, and one block of rows.
     """
     if m.anchor is not None:
         return anchored(m, out)
+    if m.settings.length_tier is not None:
+        return tiered(m, out)
     assert m.judge is not None
     with Journal(m.folder / "candidates.jsonl") as candidates, Journal(m.folder / "judgments.jsonl") as judgments:
         sample_candidates(m.prompts, m.settings, m.engine, candidates, m.seed, m.progress)

@@ -28,7 +28,8 @@ def most_preferences(recipe: Recipe, prompts: int) -> int:
     pairs = recipe.pairs
     weights = pairs.builders.weights
     sets: dict[str, HumanPairs | ImportedPairs] = {"human": pairs.human, "import": pairs.import_}
-    made = dict.fromkeys(weights, prompts * pairs.per_prompt) | {"revision_over_draft": recipe.prompts.revise}
+    made = dict.fromkeys(weights, prompts * pairs.per_prompt)
+    made |= {"revision_over_draft": recipe.prompts.revise, "meta_judged": prompts}
     for name in weights.keys() & sets.keys():
         made[name] = sum(1 for _ in read_rows(str(sets[name].source), sets[name].split))
     return sum(shares({name: made[name] for name in weights}, weights).values())

@@ -17,6 +17,7 @@ from rlaif_dpo.pairs.human import human
 from rlaif_dpo.pairs.imported import imported
 from rlaif_dpo.pairs.judged import judged
 from rlaif_dpo.pairs.ladder import rbr_ladder
+from rlaif_dpo.pairs.meta_judged import meta_judged
 from rlaif_dpo.pairs.planned import shares
 from rlaif_dpo.pairs.preferences import Hygiene, hygiene
 from rlaif_dpo.pairs.revised import revision_over_draft
@@ -33,10 +34,11 @@ BUILDERS: Mapping[str, Builder] = {
     "rbr_ladder": rbr_ladder,
     "rlcd": rlcd,
     "judged": judged,
+    "meta_judged": meta_judged,
 }
 """In the order in which they work. A pair that two of them make is the first one's: people's before anybody else's."""
-SAMPLING = ("rbr_ladder", "rlcd", "judged")
-"""Those that ask the model for answers to phase 2's prompts."""
+SAMPLING = ("rbr_ladder", "rlcd", "judged", "meta_judged")
+"""Those that ask the model about phase 2's prompts."""
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,8 @@ class Work:
 
 
 def trained_length(settings: Training, phase: "PhasePlan", context: int) -> int:
-    """Tokens of the longest row that can be made: the longest prompt with the longest answer, within `max_length`."""
-    return min(settings.max_length, context, phase.max_tokens + phase.room)
+    """Tokens of the longest row that can be made, within `max_length`: of the longest prompt and answer, or of a judgment."""
+    return min(settings.max_length, context, max(phase.max_tokens + phase.room, phase.judge_row))
 
 
 def stage_work(recipe: Recipe, shapes: Shapes, phases: Phases, card: Card) -> tuple[Work, ...]:

@@ -21,6 +21,7 @@ from rlaif_dpo.pipeline.prompts import prompts_of
 from rlaif_dpo.pipeline.stage import PHASES, PROMPTS, policies_of
 from rlaif_dpo.pipeline.stages import stages_of
 from rlaif_dpo.pipeline.state import stage_status
+from rlaif_dpo.pipeline.work import judge_question
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe import Recipe
@@ -55,7 +56,8 @@ class PhasePlan:
         max_tokens: Of the longest.
         too_long: Prompts that leave no room for an answer: they fail, row by row, and are counted.
         tight: Prompts that leave less room than `max_new_tokens`: their answers may be cut.
-        over_length: Prompts whose longest answer makes a row longer than the `max_length` of its training: it may be dropped.
+        over_length: Prompts whose longest answer, or judgment, makes a row longer than the `max_length` of its training: it may
+            be dropped.
         generations: Completions wanted.
         judge_passes: What the judge's model is asked, at most: rationales and scored options, both orders, every principle.
         judge_tokens: The tokens of these, at most.
@@ -64,6 +66,7 @@ class PhasePlan:
         room: The most tokens of an answer.
         overhead: What a critic or a judge is asked beside the prompt and the answers: examples and the longest principle.
         rows: Preferences, at most.
+        judge_row: Tokens of the longest row of a judgment, at most, where the policy learns to judge.
     """
 
     prompts: int
@@ -80,6 +83,7 @@ class PhasePlan:
     room: int
     overhead: int
     rows: int = 0
+    judge_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -232,30 +236,38 @@ def _phase(
         "evaluate": (recipe.evaluate.max_new_tokens, len(policies_of(recipe.optimizer))),
         "suites": (recipe.evaluate.max_new_tokens, len(policies_of(recipe.optimizer))),
     }[phase]
-    judged = [work for work in cost.works if phase != "revise" and work.stage.endswith(phase)]
+    works = [work for work in cost.works if phase != "revise" and work.stage.endswith(phase)]
     # A critique shows the reply, a revision the critique too: on average a prompt and one answer before the answer that is made.
     said = room if phase == "revise" else 0
     generated = per_prompt * sum(length + said + room for length in lengths) + 2 * recipe.revise.rounds * shown * len(prompts)
     contrasts = contrast_prompts(recipe, prompts, constitution) if phase == "pairs" else []
-    generated += sum(len(render(tokenizer, asked)) + room for asked in contrasts)
-    judge_tokens = sum(work.tokens_in + work.tokens_out for work in judged)
+    generated += sum(len(render(tokenizer, messages)) + room for messages in contrasts)
+    judge_tokens = sum(work.tokens_in + work.tokens_out for work in works)
     labels = recipe.dpo if recipe.optimizer == "dpo" else recipe.reward
-    limit = {"revise": recipe.sft.max_length, "pairs": labels.max_length}.get(phase, context_length)
+    limit = min({"revise": recipe.sft.max_length, "pairs": labels.max_length}.get(phase, context_length), context_length)
+    judged_rows = [0] * len(prompts)
+    if phase == "pairs" and recipe.pairs.builders.meta_judged:
+        asked = [judge_question(recipe, constitution, prompt) for prompt in prompts]
+        judged_rows = [len(render(tokenizer, of.messages)) + of.replies + of.judgment if of else 0 for of in asked]
     return PhasePlan(
         prompts=len(prompts),
         mean_tokens=round(fmean(lengths), 1),
         max_tokens=max(lengths),
         too_long=sum(length >= context_length for length in lengths),
         tight=sum(length < context_length < length + room for length in lengths),
-        over_length=sum(length < context_length and length + room > min(limit, context_length) for length in lengths),
+        over_length=sum(
+            length < context_length and max(length + room, judged) > limit
+            for length, judged in zip(lengths, judged_rows, strict=True)
+        ),
         generations=per_prompt * len(prompts) + len(contrasts),
-        judge_passes=sum(work.requests for work in judged),
+        judge_passes=sum(work.requests for work in works),
         judge_tokens=judge_tokens,
         reward_passes=0,
         tokens=generated + judge_tokens,
         room=room,
         overhead=shown + _longest_question(constitution, tokenizer, revising=phase == "revise"),
         rows=most_preferences(recipe, len(prompts)) if phase == "pairs" else 0,
+        judge_row=max(judged_rows),
     )
 
 

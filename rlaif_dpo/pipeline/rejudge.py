@@ -72,6 +72,8 @@ def open_judged(path: Path | str) -> JudgedRun:
     recipe, constitution = read_run(directory)
     if recipe.start.anchor is not None:
         raise UserError(f"{directory.path} has judged pairs with answers of an earlier model, which are not judged anew")
+    if recipe.pairs.length_tier is not None:
+        raise UserError(f"{directory.path} has judged pairs that were chosen by their scores, which are not judged anew")
     if not recipe.pairs.builders.judged:
         made = ", ".join(recipe.pairs.builders.weights)
         raise UserError(f"{directory.path} has no pair that a judge compared: `pairs.builders` were {made}")

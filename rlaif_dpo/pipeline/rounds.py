@@ -106,7 +106,12 @@ def round_recipe(recipe: Recipe, number: int, folder: Path) -> Recipe:
         before = folder / f"round-{number - 1}" / ADAPTERS[recipe.optimizer]
         anchor = str(folder / "round-1" / SFT_ADAPTER) if recipe.iteration.anchor_rejected else start.anchor
         start = Start(adapter=str(before), revise=recipe.iteration.sft == "every", anchor=anchor)
-    return recipe.model_copy(update={"name": f"round-{number}", "round": number, "start": start})
+    update: dict[str, Any] = {"name": f"round-{number}", "round": number, "start": start}
+    if recipe.iteration.judge_rounds is not None and number > recipe.iteration.judge_rounds:
+        builders = recipe.pairs.builders.model_copy(update={"meta_judged": 0.0})
+        update["pairs"] = recipe.pairs.model_copy(update={"builders": builders})
+        update["iteration"] = recipe.iteration.model_copy(update={"judge_rounds": None})
+    return recipe.model_copy(update=update)
 
 
 def plan_rounds(recipe: Recipe, root: Path | str = "runs", gpu: str | None = None) -> list[Plan]:

@@ -32,6 +32,8 @@ from rlaif_dpo.revise.few_shot import few_shot_path
 
 AUDIT_ONLY = ("judge.gold", "judge.audit_pairs", "judge.accept")
 """Settings of the judge that its labels do not depend on."""
+OF_META = ("pairs.builders.meta_judged", "pairs.length_tier")
+"""Settings of Meta-Rewarding, which count where they are used: pairs without them are what they were."""
 OF_SUITES = (
     "evaluate.suites", "evaluate.external", "evaluate.suites_asked", "evaluate.system_prompt", "evaluate.refusal_judge",
 )  # fmt: skip
@@ -107,7 +109,7 @@ SHARED = (
         name="30-pairs",
         version=1,
         sections=("model", "pairs", "judge"),
-        but=AUDIT_ONLY,
+        but=(*AUDIT_ONLY, *OF_META),
         phase="pairs",
         principles="judge",
         inputs=lambda recipe: (
@@ -117,10 +119,17 @@ SHARED = (
         ),
         asks=lambda recipe: {recipe.model.path} | roles.judges(recipe),
         outside=lambda recipe: (*judge_files(recipe.judge), *roles.preference_sets(recipe)),
-        also=lambda recipe, run: treatment_ingredient(recipe.judge, run),
+        also=lambda recipe, run: treatment_ingredient(recipe.judge, run) | _of_meta(recipe),
         perform=perform.pairs,
         outputs=(PREFERENCES,),
-        journals=("candidates.jsonl", "anchors.jsonl", "judgments.jsonl", "contrasts.jsonl", "grades.jsonl"),
+        journals=(
+            "candidates.jsonl",
+            "anchors.jsonl",
+            "judgments.jsonl",
+            "meta_judgments.jsonl",
+            "contrasts.jsonl",
+            "grades.jsonl",
+        ),
     ),
 )
 """The stages before the optimizer, in a run that begins with an adapter and has a phase 1."""
@@ -227,6 +236,11 @@ def _of_split(recipe: Recipe) -> Ingredients:
     twins, rounds = recipe.prompts.twin_threshold, [recipe.round, recipe.rounds, recipe.iteration.sft]
     of_twins = {} if twins is None else {"prompts.twin_threshold": twins}
     return of_twins | ({"round": rounds} if recipe.rounds > 1 else {})
+
+
+def _of_meta(recipe: Recipe) -> Ingredients:
+    meta, tier = recipe.pairs.builders.meta_judged, recipe.pairs.length_tier
+    return ({OF_META[0]: meta} if meta else {}) | ({} if tier is None else {OF_META[1]: tier})
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:

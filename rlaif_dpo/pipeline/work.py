@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import comb
 
 from rlaif_dpo.constitution.schema import Constitution
 from rlaif_dpo.engines.endpoint.tokens import estimate_tokens
@@ -13,11 +14,12 @@ from rlaif_dpo.judges.additive import additive_messages
 from rlaif_dpo.judges.base import Comparison
 from rlaif_dpo.judges.build import NINE, TEN, member_settings
 from rlaif_dpo.judges.criteria import criteria_for
+from rlaif_dpo.judges.meta import META, LongestQuestion, longest_question, most_judgments
 from rlaif_dpo.judges.rules.ask import Item, proposition_messages
 from rlaif_dpo.judges.rules.grade import about_prompts, by_tag, needed
 from rlaif_dpo.judges.rules.load import load_rulebook
 from rlaif_dpo.judges.score import score_messages
-from rlaif_dpo.judges.templates import load_template
+from rlaif_dpo.judges.templates import PRINCIPLE, load_template
 from rlaif_dpo.messages import Message
 from rlaif_dpo.pipeline.gate import needs_audit
 from rlaif_dpo.pipeline.roles import learns_from_labels, onlooker, rewards_by_score
@@ -98,7 +100,9 @@ def judge_work(
         tally = _Tally(stage, judge.model)
         for prompt in prompts:
             pair = Comparison("", prompt.messages, "", "", criteria_for(constitution, prompt, judge, seed))
-            _ask_about(tally, judge, pair, pairs, room, endpoints or {})
+            # A review is about one reply: without drawn principles, a reply in several pairs is reviewed once.
+            reviewed = min(replies, 2 * pairs) if judge.principles == "all" else 2 * pairs
+            _ask_about(tally, judge, pair, pairs, room, endpoints or {}, reviewed)
         if judge.rulebook is not None and judge.rulebook_asks:
             _ask_rules(tally, judge.rulebook, prompts, replies, room)
         yield from tally.works()
@@ -111,16 +115,22 @@ def comparing_work(
     for judge in member_settings(settings):
         tally = _Tally(stage, judge.model)
         for comparison in comparisons:
-            _ask_about(tally, judge, comparison, 1, 0, endpoints)
+            _ask_about(tally, judge, comparison, 1, 0, endpoints, 2)
         yield from tally.works()
 
 
 def _ask_about(
-    tally: "_Tally", judge: JudgeSettings, pair: Comparison, times: int, room: int, endpoints: Mapping[str, Endpoint]
+    tally: "_Tally",
+    judge: JudgeSettings,
+    pair: Comparison,
+    times: int,
+    room: int,
+    endpoints: Mapping[str, Endpoint],
+    reviewed: int,
 ) -> None:
-    """`times` times about a pair like `pair`, with `room` tokens more in each reply."""
+    """`times` times about a pair like `pair`, of `reviewed` different replies, with `room` tokens more in each."""
     if judge.kind == "additive":
-        tally.add("reviews", 2 * times * judge.rationales, additive_messages(pair, ""), room, judge.rationale_tokens)
+        tally.add("reviews", reviewed * judge.rationales, additive_messages(pair, ""), room, judge.rationale_tokens)
     scale = [str(n) for n in range(1, (NINE if judge.model in endpoints else TEN) + 1)]
     template = load_template(judge.template)
     for criterion in pair.criteria:
@@ -180,10 +190,13 @@ def _judges(recipe: Recipe, constitution: Constitution, prompts: Prompts) -> Ite
         )
     labels = learns_from_labels(recipe)
     if labels and pairs.builders.judged:
+        compared = pairs.per_prompt if pairs.length_tier is None else comb(pairs.candidates, 2)
         yield from judge_work(
-            recipe.judge, prompts["pairs"], constitution, "30-pairs", pairs.per_prompt,
-            min(pairs.candidates, 2 * pairs.per_prompt), pairs.max_new_tokens, recipe.seed, recipe.endpoints,
+            recipe.judge, prompts["pairs"], constitution, "30-pairs", compared,
+            min(pairs.candidates, 2 * compared), pairs.max_new_tokens, recipe.seed, recipe.endpoints,
         )  # fmt: skip
+    if labels and pairs.builders.meta_judged:
+        yield from _meta(recipe, constitution, prompts["pairs"])
     if labels and pairs.builders.rbr_ladder and recipe.judge.rulebook is not None and recipe.judge.rulebook_asks:
         tally = _Tally("30-pairs", recipe.judge.model)
         _ask_rules(tally, recipe.judge.rulebook, prompts["pairs"], pairs.candidates, pairs.max_new_tokens)
@@ -202,6 +215,23 @@ def _judges(recipe: Recipe, constitution: Constitution, prompts: Prompts) -> Ite
         recipe.seed,
         recipe.endpoints,
     )
+
+
+def judge_question(recipe: Recipe, constitution: Constitution, prompt: PromptRow) -> LongestQuestion | None:
+    """The longest question to the recipe's judge about answers to `prompt`; None where no principle applies and it needs one."""
+    pair = Comparison("", prompt.messages, "", "", criteria_for(constitution, prompt, recipe.judge, recipe.seed))
+    return longest_question(pair, recipe.judge, recipe.pairs.max_new_tokens)
+
+
+def _meta(recipe: Recipe, constitution: Constitution, prompts: Sequence[PromptRow]) -> Iterator[Work]:
+    """Every two judgments of one question about each prompt, in both orders."""
+    tally, times = _Tally("30-pairs", recipe.judge.model), 2 * comb(most_judgments(recipe.judge), 2)
+    for question in (judge_question(recipe, constitution, prompt) for prompt in prompts):
+        if question is not None:
+            shown = Comparison("", question.messages, "", "", (META,))
+            asked = PRINCIPLE.ask(shown, META, swapped=False)
+            tally.add("meta-judgments", times, asked, question.replies + 2 * question.judgment)
+    yield from tally.works()
 
 
 def _rewards(recipe: Recipe, constitution: Constitution, prompts: Sequence[PromptRow]) -> Iterator[Work]:
@@ -243,7 +273,8 @@ def _suites(recipe: Recipe, prompts: Sequence[SuitePrompt]) -> Iterator[Work]:
         tally = _Tally("55-suites", judge.model)
         for prompt in judged:
             pair = Comparison("", prompt.messages, "", "", (criterion_of(prompt),))
-            _ask_about(tally, judge, pair, 3 * settings - (not prompt.reference), room, recipe.endpoints)
+            times = 3 * settings - (not prompt.reference)
+            _ask_about(tally, judge, pair, times, room, recipe.endpoints, 2 * times)
         if judge.rulebook is not None and judge.rulebook_asks:
             rows = [PromptRow(prompt.id, prompt.messages) for prompt in judged]
             _ask_rules(tally, judge.rulebook, rows, 3 * settings + 1, room)

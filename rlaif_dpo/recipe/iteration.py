@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import PositiveInt, model_validator
 
 from rlaif_dpo.recipe.section import Section, Share, conflict
 
@@ -33,6 +33,8 @@ class Iteration(Section):
     """`same`, a local model or a name in `endpoints`: says which round is better; labels nothing. null: truth, else `judge`."""
     anchor_rejected: bool = False
     """In the judged pairs of later rounds, the rejected answer is one of the first round's SFT model."""
+    judge_rounds: PositiveInt | None = None
+    """Only so many rounds, the first ones, have pairs of `pairs.builders.meta_judged`; null: every round."""
     min_quality: Share = 0.95
     """Stop after a round whose quality is below this share of that of the round before."""
     min_distinct: Share = 0.5

@@ -21,6 +21,8 @@ class Builders(Section):
     """An answer that was asked to keep a principle over one that was asked to break it; no judge."""
     rbr_ladder: NonNegativeFloat = 0.0
     """Answers of the SFT model in the order of their scores under `judge.rulebook`, the best over the worst."""
+    meta_judged: NonNegativeFloat = 0.0
+    """Two judgments of the policy on one question, as the policy itself compares them: they train it to judge."""
     human: NonNegativeFloat = 0.0
     """People's preferences, from `pairs.human`."""
     import_: Annotated[NonNegativeFloat, Field(alias="import")] = 0.0
@@ -95,6 +97,8 @@ class Pairs(Section):
     """The longest candidate."""
     per_prompt: PositiveInt = 2
     """Pairs per prompt, no candidate in two of them while there are enough."""
+    length_tier: Annotated[float, Field(ge=0, lt=0.5)] | None = None
+    """The shortest answer within this share of the scores' range of the best, over the longest near the worst; null: drawn."""
     max_similarity: Share = 0.98
     """Drop a pair whose texts are more alike than this (1 = equal)."""
     min_confidence: Annotated[float, Field(ge=0.5, le=1)] = 0.5
@@ -117,6 +121,8 @@ class Pairs(Section):
         if self.builders.samples and self.per_prompt > (most := math.comb(self.candidates, 2)):
             raise conflict("per_prompt", f"{self.per_prompt} is more than the {most} that {self.candidates} candidates can make")
         weights = self.builders.weights
+        if self.length_tier is not None and (self.per_prompt > 1 or "judged" not in weights):
+            raise conflict("length_tier", "it makes one judged pair of a prompt; set `per_prompt: 1`, and give `judged` a weight")
         if not weights:
             raise conflict("builders", "all weights are 0: there would be no pairs")
         for name, source in (("human", self.human.source), ("import", self.import_.source)):

@@ -358,6 +358,27 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_meta(self) -> Self:
+        if self.pairs.length_tier is not None and (self.start.anchor is not None or self.iteration.anchor_rejected):
+            raise conflict("pairs", "`length_tier` chooses both answers by their scores, and an anchor gives one; keep one")
+        meta, judge = self.pairs.builders.meta_judged > 0, self.judge
+        if self.iteration.judge_rounds is not None and not meta:
+            raise conflict("iteration", "`judge_rounds` is about `pairs.builders.meta_judged`, which has no weight")
+        if not meta:
+            return self
+        if not self.pairs.builders.judged:
+            raise conflict("pairs", "`builders.meta_judged` compares judgments of `judged` pairs; give `judged` a weight, too")
+        if judge.committee or judge.kind not in ("pairwise", "additive"):
+            raise conflict("pairs", "`builders.meta_judged` needs one judge of `kind: additive` or `pairwise`")
+        if judge.model != "policy":
+            raise conflict("pairs", "`builders.meta_judged` trains the policy to judge: set `judge.model: policy`")
+        if (judge.kind == "additive" or judge.reasoning == "cot") and judge.rationales == 1:
+            raise conflict("pairs", "`builders.meta_judged` needs several judgments of a reply: set e.g. `judge.rationales: 3`")
+        if self.optimizer != "dpo":
+            raise conflict("pairs", "`builders.meta_judged` needs `optimizer: dpo`: a reward model scores answers, not judgments")
+        return self
+
+    @model_validator(mode="after")
     def _check_rewards(self) -> Self:
         if self.optimizer in ("grpo", "rloo"):
             if self.grpo.rewards.rules and self.judge.rulebook is None:

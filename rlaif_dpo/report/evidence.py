@@ -10,6 +10,7 @@ from rlaif_dpo.constitution.load import load_constitution
 from rlaif_dpo.files import Row, read_journal, read_json, read_jsonl
 from rlaif_dpo.judges.base import total_cost
 from rlaif_dpo.judges.build import asks_model, member_settings
+from rlaif_dpo.judges.meta import first_wins, game_of
 from rlaif_dpo.recipe.load import load_recipe
 from rlaif_dpo.report.gaps import ledger
 
@@ -29,10 +30,12 @@ GENERATED = (
     "55-suites/answers.jsonl",
 )
 LABELLED = "30-pairs/judgments.jsonl"
+META = "30-pairs/meta_judgments.jsonl"
 JUDGED = (
     "25-audit/judgments.jsonl",
     "25-audit/repeats.jsonl",
     LABELLED,
+    META,
     "30-pairs/grades.jsonl",
     *(f"41-{name}/{file}.jsonl" for name in SAMPLING for file in ("judgments", "rules", "held_out")),
     "40-dpo/held_out.jsonl",
@@ -139,6 +142,20 @@ def _labels(folder: Path) -> dict[str, Any] | None:
         "no_judgment": sum(row["p"] is None for row in judgments),
         **_verdict_numbers(verdicts),
         "by_principle": {principle: _verdict_numbers(of) for principle, of in sorted(by_principle.items())},
+        "meta": _meta(list(read_journal(folder / "meta_judgments.jsonl").values()), by_builder.get("meta_judged", [])),
+    }
+
+
+def _meta(judgments: list[Row], preferences: list[Row]) -> dict[str, Any] | None:
+    """What the pairs of judgments were made from, and what the meta-judge likes besides the better judgment."""
+    if not judgments:
+        return None
+    scores = [row["scores"] for row in preferences if None not in row["scores"] and row["scores"][0] != row["scores"][1]]
+    return {
+        "judgments": len(judgments),
+        "no_judgment": sum(row["p"] is None for row in judgments),
+        "first_wins": first_wins(game for row in judgments if (game := game_of(row, 0, 1)) is not None),
+        "higher_score": _mean(chosen > rejected for chosen, rejected in scores),
     }
 
 

@@ -26,6 +26,8 @@ def round_row(runs: Sequence[Path], final: str) -> dict[str, Any]:
     comparison = ((found["judge"] or {}).get("comparisons", {})).get(f"{final}-base")
     own = comparison["pooled"]["win_rate"] if comparison else None
     audit, labels, texts = found["audit"], found["labels"] or {}, found["text"]["policies"]
+    builders = labels.get("by_builder", {})
+    of_judgments = builders["meta_judged"]["preferences"] if "meta_judged" in builders else None
     return {
         "round": len(runs),
         "path": runs[-1].name,
@@ -37,7 +39,8 @@ def round_row(runs: Sequence[Path], final: str) -> dict[str, Any]:
         "truth": {name: found["truth"][final][name] for name in TRUTH} if found["truth"] else None,
         "judge_accuracy": audit["agreement"]["accuracy"] if audit else None,
         "preferences": labels.get("preferences"),
-        "mean_p": labels.get("mean_p"),
+        "judge_pairs": of_judgments,
+        "mean_p": (builders["judged"] if of_judgments and "judged" in builders else labels).get("mean_p"),
         "distinct_2": texts[final]["distinct_2"],
         "distinct_2_at_first": evidence(runs[0])["text"]["policies"]["sft"]["distinct_2"],
         "words": texts[final]["words"]["mean"],
@@ -75,6 +78,7 @@ def table(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("harmless refused", [_share(of.get("benign_refused")) for of in truth]),
         ("judge agrees with gold", [_share(row["judge_accuracy"]) for row in rows]),
         ("preferences", [numbers.number(row["preferences"]) for row in rows]),
+        ("of them, judgments", [numbers.number(row.get("judge_pairs")) for row in rows]),
         ("mean label p", [numbers.number(row["mean_p"]) for row in rows]),
         ("distinct bigrams", [numbers.percent(row["distinct_2"]) for row in rows]),
         ("words per answer", [numbers.number(row["words"], 0) for row in rows]),

@@ -24,6 +24,7 @@ PREFERENCES = {
     "revision_over_draft": "preferences for its revisions over its drafts",
     "rlcd": "preferences for answers that were asked to keep a principle (RLCD)",
     "rbr_ladder": "the order of its answers under a rulebook",
+    "meta_judged": "the order of its own judgments, as it judges them itself",
     "human": "people's preferences",
     "import": "an imported preference set",
 }
@@ -222,17 +223,23 @@ def _labels(labels: Mapping[str, Any] | None, audit: Mapping[str, Any] | None) -
             yield "Labels", audited.strip()
         return
     sentences = []
-    others = [f"{number(of['preferences'])} by {name}" for name, of in labels["by_builder"].items() if name != "judged"]
+    by_judge = ("judged", "meta_judged")
+    others = [f"{number(of['preferences'])} by {name}" for name, of in labels["by_builder"].items() if name not in by_judge]
     if judged := labels["by_builder"].get("judged"):
         histogram = judged["histogram"]
         sure = sum(n for edge, n in zip(histogram["edges"], histogram["counts"], strict=False) if edge >= 0.9)
-        of = "its" if others else "the"
+        of = "its" if len(labels["by_builder"]) > 1 else "the"
         sentence = f"The judge is at least 90 % sure of {percent(sure / judged['preferences'])} of {of} preferences"
         sentence += f" (mean p {number(judged['mean_p'])})"
         if labels["position_logit"] is not None:
             logit = number(labels["position_logit"])
             sentence += f"; standing first pulled it by {logit} logits, which judging both orders takes out"
         sentences.append(f"{sentence}.")
+    if (meta := labels["meta"]) and (of_judgments := labels["by_builder"].get("meta_judged")):
+        sentences.append(
+            f"{number(of_judgments['preferences'])} more are of its own judgments, from {number(meta['judgments'])} comparisons "
+            f"of them; the one shown first won {percent(meta['first_wins'])}."
+        )
     if others:
         sentences.append(f"Made without a judge: {listed(others)}.")
     yield "Labels", f"{' '.join(sentences)}{audited}"

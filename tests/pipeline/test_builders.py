@@ -103,6 +103,58 @@ def test_the_judge_is_asked_about_pairs_only_where_it_labels_them(overrides: tup
     assert any(work.stage == "25-audit" for work in works) == needs_audit(recipe)
 
 
+REVIEWED = ("judge.kind=additive", "judge.rationales=3", "judge.model=policy")
+META = ("pairs.builders.judged=1", "pairs.builders.meta_judged=1")
+TIERS = ("pairs.per_prompt=1", "pairs.length_tier=0.3")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked"),
+    [
+        (REVIEWED, {"reviews": 8 * 4 * 3}),
+        ((*REVIEWED, *TIERS), {"reviews": 8 * 4 * 3}),
+        ((*REVIEWED, *META), {"reviews": 8 * 4 * 3, "meta-judgments": 8 * 2 * 3}),
+        ((*META, "judge.model=policy", "judge.principles=1"), {"comparisons": 8 * 2 * 2, "meta-judgments": 8 * 2}),
+        ((*TIERS, "judge.principles=1"), {"comparisons": 8 * 6 * 2}),
+        (
+            (*META, "judge.model=policy", "judge.principles=1", "judge.reasoning=cot", "judge.rationales=4"),
+            {"rationales": 8 * 2 * 2 * 4, "comparisons": 8 * 2 * 2 * 4, "meta-judgments": 8 * 2 * 6},
+        ),
+    ],
+    ids=["reviews", "tiers of reviews", "meta of reviews", "meta of verdicts", "tiers", "meta of rationales"],
+)
+def test_judgments_are_counted_before_they_are_compared(overrides: tuple[str, ...], asked: dict[str, int]) -> None:
+    """Eight prompts, four answers, two pairs. Each answer is reviewed three times; of n judgments n (n - 1) / 2 pairs, twice.
+
+    With tiers all six pairs of four answers are compared.
+    """
+    recipe = quickstart(*overrides)
+    works = [w for w in work_of(recipe, load_constitution("telehealth"), PHASES) if w.stage == "30-pairs"]
+    assert {work.what: work.requests for work in works} == asked and {work.model for work in works} == {recipe.judge.model}
+    assert most_preferences(recipe, 8) == (8 if {*TIERS} <= {*overrides} else 16)  # 16 answers and 8 judgments mix as 8 and 8
+
+
+def test_pairs_without_meta_rewarding_are_what_they_were(tmp_path: Path) -> None:
+    """Its settings are among what pairs are made from where they are used, so that older runs stay finished."""
+    tiers = (*TIERS, *META, "judge.model=policy")
+    for overrides, named in ((("pairs.per_prompt=1",), set()), (tiers, {"pairs.length_tier", "pairs.builders.meta_judged"})):
+        recipe = quickstart(*overrides)
+        stage = next(stage for stage in stages_of(recipe) if stage.name == "30-pairs")
+        found = stage.ingredients(recipe, load_constitution("telehealth"), tmp_path)
+        assert {name for name in found if "tier" in name or "meta" in name} == named
+
+
+@pytest.mark.slow
+def test_the_plan_knows_that_a_judgment_is_a_longer_row_than_an_answer(tmp_path: Path) -> None:
+    """Eight questions about two answers each, of 96 tokens at most; the least `max_length` that holds them all, and one less."""
+    counts = ("prompts.revise=8", "prompts.pairs=8", "prompts.evaluate=8", "judge.model=policy")
+    pairs = plan(quickstart(*META, *counts), tmp_path).phases["pairs"]
+    assert pairs.rows == 16 and pairs.judge_passes > 8 * 2
+    assert pairs.judge_row > pairs.max_tokens + pairs.room and pairs.over_length == 0
+    less = plan(quickstart(*META, *counts, f"dpo.max_length={pairs.judge_row - 1}"), tmp_path).phases["pairs"]
+    assert 1 <= less.over_length <= 8 and plan(quickstart(*counts), tmp_path).phases["pairs"].judge_row == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("builders", "answers", "rows"),

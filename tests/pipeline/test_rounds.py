@@ -100,6 +100,15 @@ def test_later_rounds_may_reject_answers_of_the_first_model(world: World, loop: 
     assert [start.anchor for start in starts] == [None, *[str(world.path / "round-1" / "20-sft" / "adapter")] * 2]
 
 
+def test_only_the_first_rounds_may_train_the_judge(world: World, loop: Rounds):
+    judging = ("pairs.builders.judged=1", "pairs.builders.meta_judged=1", "judge.model=policy")
+    loop("rounds=3", "iteration.judge_rounds=2", *judging)
+    recipes = [load_recipe(world.path / f"round-{number}" / "recipe.yaml") for number in (1, 2, 3)]
+    assert [list(recipe.pairs.builders.weights) for recipe in recipes] == [["judged", "meta_judged"]] * 2 + [["judged"]]
+    loop("rounds=3", *judging)
+    assert world.worked == LATER[-3:]  # the third round's pairs, and what follows from them
+
+
 def test_the_adopted_adapter_is_a_copy_that_follows_its_original(world: World, loop: Rounds):
     """A change in round one redoes round two, what leaves its policy alone does not."""
     loop()

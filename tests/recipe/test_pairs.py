@@ -9,6 +9,8 @@ from rlaif_dpo.errors import UserError
 from rlaif_dpo.recipe import Recipe, dump_recipe, load_recipe
 from rlaif_dpo.recipe.pairs import HumanPairs, Pairs
 
+META = "  builders: {judged: 1, meta_judged: 1}\n"
+
 
 def load(folder: Path, pairs: str, *overrides: str, more: str = "") -> Recipe:
     path = folder / "r.yaml"
@@ -69,6 +71,44 @@ def test_the_command_line_names_builders_too(tmp_path: Path) -> None:
         (
             "  builders: {rbr_ladder: 1}\njudge: {rulebook: refusals, committee: [{model: same}]}",
             "3: pairs: `builders.rbr_ladder` ranks by the rulebook of one judge and knows no committee",
+        ),
+        (
+            "  length_tier: 0.3",
+            "4: pairs.length_tier: it makes one judged pair of a prompt; set `per_prompt: 1`, and give `judged` a weight",
+        ),
+        (
+            "  builders: {rlcd: 1}\n  per_prompt: 1\n  length_tier: 0.3",
+            "6: pairs.length_tier: it makes one judged pair of a prompt; set `per_prompt: 1`, and give `judged` a weight",
+        ),
+        ("  length_tier: 0.5", "4: pairs.length_tier: expected a number of at least 0 and below 0.5 or `null`, not 0.5"),
+        (
+            "  per_prompt: 1\n  length_tier: 0.3\niteration: {anchor_rejected: true}",
+            "3: pairs: `length_tier` chooses both answers by their scores, and an anchor gives one; keep one",
+        ),
+        (
+            "  builders: {meta_judged: 1}",
+            "3: pairs: `builders.meta_judged` compares judgments of `judged` pairs; give `judged` a weight, too",
+        ),
+        (
+            f"{META}judge: {{model: policy, kind: score}}",
+            "3: pairs: `builders.meta_judged` needs one judge of `kind: additive` or `pairwise`",
+        ),
+        (
+            f"{META}judge: {{committee: [{{model: policy}}]}}",
+            "3: pairs: `builders.meta_judged` needs one judge of `kind: additive` or `pairwise`",
+        ),
+        (META, "3: pairs: `builders.meta_judged` trains the policy to judge: set `judge.model: policy`"),
+        (
+            f"{META}judge: {{model: policy, kind: additive}}",
+            "3: pairs: `builders.meta_judged` needs several judgments of a reply: set e.g. `judge.rationales: 3`",
+        ),
+        (
+            f"{META}judge: {{model: policy}}\noptimizer: ppo",
+            "3: pairs: `builders.meta_judged` needs `optimizer: dpo`: a reward model scores answers, not judgments",
+        ),
+        (
+            "  candidates: 4\niteration: {judge_rounds: 2}",
+            "5: iteration: `judge_rounds` is about `pairs.builders.meta_judged`, which has no weight",
         ),
         (
             "  import: {source: s, chosen_colum: x}",

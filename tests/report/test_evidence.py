@@ -1,14 +1,16 @@
 import json
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 
 import pytest
 
-from rlaif_dpo.files import read_jsonl, write_jsonl
+from rlaif_dpo.files import Row, read_jsonl, write_jsonl
 from rlaif_dpo.pipeline.stage import policies_of
 from rlaif_dpo.pipeline.stages import OPTIMIZERS
 from rlaif_dpo.report.evidence import FINAL_STAGE, evidence
 from rlaif_dpo.report.story import story
+from rlaif_dpo.report.write import write_report
 
 LEAF = {"value", "low", "high", "n"}
 TRUTH = ("adherence", "knowledge", "dangerous_complied", "dangerous_evaded", "dangerous_explained", "benign_refused")
@@ -39,6 +41,32 @@ def test_labels_are_those_that_dpo_trained_on(run_dir: Path) -> None:
     assert labels["histogram"]["counts"][-1] == sum(p >= 0.95 for p in ps)
     assert labels["mass"] == pytest.approx(0.96)
     assert 0.2 < labels["position_logit"] < 0.4
+
+
+def test_pairs_of_judgments_are_counted_and_what_the_meta_judge_likes(run_dir: Path) -> None:
+    """Three meta-judgments, one not had: first places win .8, .4, .5 and .5, a mean of .55. Two of three pairs have scores."""
+    folder, before = run_dir / "30-pairs", evidence(run_dir)
+    assert before["labels"]["meta"] is None
+
+    def judged(id: str, first: float, second: float, p: float | None = 0.7) -> Row:
+        orders = {f"logprobs_{order}": [log(q), log(1 - q)] for order, q in (("ab", first), ("ba", second))}
+        return {"id": id, "p": p, "verdicts": [{"p": p, **orders}], "tokens": 10, "cost_usd": 0.0}
+
+    write_jsonl(folder / "meta_judgments.jsonl", [judged("1", 0.8, 0.6), judged("2", 0.5, 0.5), judged("3", 0.9, 0.9, p=None)])
+    pairs = [
+        {"id": f"meta_judged/{n}", "builder": "meta_judged", "prompt_id": "p00", "p": 0.75, "lengths": [3, 2], "scores": scores}
+        for n, scores in enumerate(([4.0, 2.0], [1.0, 2.0], [None, None]))
+    ]
+    write_jsonl(folder / "preferences.jsonl", [*read_jsonl(folder / "preferences.jsonl"), *pairs])
+    found = evidence(run_dir)
+    first_wins = found["labels"]["meta"].pop("first_wins")
+    assert first_wins == pytest.approx(0.55)
+    assert found["labels"]["meta"] == {"judgments": 3, "no_judgment": 1, "higher_score": 0.5}
+    assert found["labels"]["by_builder"]["meta_judged"]["preferences"] == 3
+    assert found["cost"]["judge_tokens"] == before["cost"]["judge_tokens"] + 30
+    page = write_report(run_dir).read_text(encoding="utf-8")
+    assert "3 more are of its own judgments, from 3 comparisons of them; the one shown first won 55" in page
+    assert "3, from 3 comparisons of the policy's judgments by the policy" in page
 
 
 def test_costs_add_up_over_stages(run_dir: Path) -> None:
