@@ -145,14 +145,14 @@ class _Work:
         places = zip(rows, combinations(range(count), 2), strict=True)
         games = [game for meta, (i, j) in places if (game := game_of(meta, i, j)) is not None]
         found = strengths(count, games, first)
-        best, worst = (found.index(of(found)) for of in (max, min)) if found else (0, 0)
-        gap = found[best] - found[worst] if found else None
+        gap = max(found) - min(found) if found else None
         p = None if gap is None else sigmoid(gap) if gap > SAME else 0.5
+        reason = why_dropped(p, self.materials.settings.min_confidence)
         row = {"id": f"meta_judged/{prompt.id}/{judged.id}", "prompt_id": prompt.id}
-        if reason := why_dropped(p, self.materials.settings.min_confidence):
+        if found is None or reason is not None:
             out.drop(row | {"reason": reason, "error": rows[0]["error"]})
             return
-        chosen, rejected = judged.judgments[best], judged.judgments[worst]
+        chosen, rejected = (judged.judgments[found.index(of)] for of in (max(found), min(found)))
         out.keep(
             {
                 **row,

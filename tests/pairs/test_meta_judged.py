@@ -177,3 +177,13 @@ def test_options_are_the_judgments_of_a_judge_that_writes_none(tmp_path: Path):
     with pytest.raises(UserError, match="no preference to train on by `meta_judged`, out of 4 prompts; .* 'tie' .4 times"):
         run(tmp_path, judge_settings=JudgeSettings(model="policy"), builders={"judged": 1.0, "meta_judged": 1.0})
     assert len(list(read_jsonl(tmp_path / "meta_judgments.jsonl"))) == 4
+
+
+def test_answers_of_an_anchor_are_judged_too(tmp_path: Path):
+    """The anchor's one answer, numbered 5, gets a point in every review: what varies are the reviews of the policy's."""
+    run(tmp_path, anchor=LimitedEngine(lambda request: "alike kind", name="first"))
+    judged = {row["id"]: row for row in read_jsonl(tmp_path / "made.jsonl") if row["builder"] == "judged"}
+    assert judged and all(id.endswith("-5") and row["anchor"] == "first" for id, row in judged.items())
+    rows = meta_rows(tmp_path)
+    assert [row["prompt_id"] for row in rows] == ["p0", "p1", "p3"]
+    assert all("alike" not in row["prompt"][0]["content"] and row["judgments"] == 3 for row in rows)
