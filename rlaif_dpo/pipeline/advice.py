@@ -117,14 +117,15 @@ def _ladder(stage: str, recipe: Recipe, phases: Phases) -> list[tuple[str, list[
     else:
         section, settings = trained[stage]
         batch = settings.minibatch_size if isinstance(settings, Ppo) else settings.batch_size
-        micro = [] if settings.micro_batch_size == "auto" else [n for n in range(batch, 0, -1) if batch % n == 0]
+        at_once = settings.micro_batch_size or batch
+        micro = [n for n in range(at_once - 1, 0, -1) if batch % n == 0] if isinstance(at_once, int) else []
         if isinstance(settings, Training):
             phase = phases["revise" if stage == "20-sft" else "pairs"]
             shorter, longest = "max_length", min(settings.max_length, phase.max_tokens + phase.room)
         else:
             shorter, longest = "max_new_tokens", settings.max_new_tokens
         ladder = [
-            (f"{section}.micro_batch_size", [n for n in micro if n < (settings.micro_batch_size or batch)]),
+            (f"{section}.micro_batch_size", micro),
             *([] if isinstance(settings, Training) else [sampled]),
             (f"{section}.{shorter}", [longest * share // 4 for share in (3, 2)]),
             ("lora.r", [recipe.lora.r // share for share in (2, 4) if recipe.lora.r // share >= 4]),
