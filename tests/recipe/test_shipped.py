@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
 
 
 def test_there_are_recipes() -> None:
-    assert [recipe.path.resolve() for recipe in list_recipes()] == RECIPES
+    assert [recipe.path.resolve() for recipe in list_recipes()] == sorted(RECIPES, key=lambda path: path.stem)
     assert {recipe.name for recipe in list_recipes()} >= {"quickstart", "qwen3-4b-16gb", "telehealth"}
     assert all(recipe.summary.endswith(".") for recipe in list_recipes())
     assert len({recipe.name for recipe in list_recipes()}) == len(RECIPES)
