@@ -1,6 +1,7 @@
 """YAML with line numbers: YAML 1.2 scalars (`no` is text, `5e-6` a number), and a place for every key."""
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -35,7 +36,7 @@ def read_yaml(text: str, name: str) -> Document:
         UserError: The text is not YAML; with `name`, line and cause.
     """
     try:
-        root = YAML(typ="base", pure=True).compose(text)
+        root = _compose(text)
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         hint = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
@@ -46,6 +47,13 @@ def read_yaml(text: str, name: str) -> Document:
     if root is not None:
         document.data = _value(root, (), document, frozenset())
     return document
+
+
+@lru_cache(maxsize=32)
+def _compose(text: str) -> Node | None:
+    """A command reads the same recipe several times, and parsing it is what takes long. Nobody changes the nodes."""
+    root: Node | None = YAML(typ="base", pure=True).compose(text)
+    return root
 
 
 def read_scalar(text: str) -> Any:

@@ -35,56 +35,27 @@ from tests.models.peak import Peak, saved_for_backward
 LENGTH, PROMPT = 160, 40
 WIDE = {"hidden": 128, "intermediate": 352, "layers": 4}
 
-PUBLIC: dict[str, tuple[Any, float]] = {
-    "Llama-3.1-8B": (
-        LlamaConfig(
-            vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-            num_key_value_heads=8,
-        ),
-        8.030e9,
-    ),
-    "Qwen2.5-7B": (
-        Qwen2Config(
-            vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,
-            num_key_value_heads=4,
-        ),
-        7.616e9,
-    ),
-    "Qwen3-4B": (
-        Qwen3Config(
-            vocab_size=151936, hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32,
-            num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
-        ),
-        4.022e9,
-    ),
-    "SmolLM2-135M": (
-        LlamaConfig(
-            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
-            num_key_value_heads=3, tie_word_embeddings=True,
-        ),
-        134.5e6,
-    ),
-    "Mistral-7B-v0.3": (
-        MistralConfig(
-            vocab_size=32768, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-            num_key_value_heads=8,
-        ),
-        7.248e9,
-    ),
-    "Gemma-2-2b": (
-        Gemma2Config(
-            vocab_size=256000, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26, num_attention_heads=8,
-            num_key_value_heads=4, head_dim=256,
-        ),
-        2.614e9,
-    ),
-}  # fmt: skip
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+# name: class, SIZES, what else, parameters as published
+PUBLIC: dict[str, tuple[Any, tuple[int, ...], dict[str, Any], float]] = {
+    "Llama-3.1-8B": (LlamaConfig, (128256, 4096, 14336, 32, 32, 8), {}, 8.030e9),
+    "Qwen2.5-7B": (Qwen2Config, (152064, 3584, 18944, 28, 28, 4), {}, 7.616e9),
+    "Qwen3-4B": (Qwen3Config, (151936, 2560, 9728, 36, 32, 8), {"head_dim": 128, "tie_word_embeddings": True}, 4.022e9),
+    "SmolLM2-135M": (LlamaConfig, (49152, 576, 1536, 30, 9, 3), {"tie_word_embeddings": True}, 134.5e6),
+    "Mistral-7B-v0.3": (MistralConfig, (32768, 4096, 14336, 32, 32, 8), {}, 7.248e9),
+    "Gemma-2-2b": (Gemma2Config, (256000, 2304, 9216, 26, 8, 4), {"head_dim": 256}, 2.614e9),
+}
+
+
+def public(name: str) -> Any:
+    kind, sizes, more, _ = PUBLIC[name]
+    return kind(**dict(zip(SIZES, sizes, strict=True)), **more)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_parameters_of_public_models(name: str):
     """Counted from shapes, counted by torch on the meta device, and as published, to four digits."""
-    config, published = PUBLIC[name]
+    config, published = public(name), PUBLIC[name][-1]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     shapes = shapes_of(config)
@@ -316,7 +287,7 @@ def test_peak_of_scoring(tmp_path: Path, family: str, dtype: str, shared: float)
 
 def test_what_makes_less_takes_less():
     """Each knob of the advice lowers the estimate; a reference costs its adapter alone."""
-    shapes = shapes_of(PUBLIC["Llama-3.1-8B"][0])
+    shapes = shapes_of(public("Llama-3.1-8B"))
     assert shapes is not None
     base = Placed(shapes, "bfloat16", nf4=False, cuda=True)
 
@@ -343,14 +314,14 @@ def test_what_makes_less_takes_less():
     ],
 )
 def test_what_takes_no_adapter_is_said(targets: Any, said: str):
-    shapes = shapes_of(PUBLIC["SmolLM2-135M"][0])
+    shapes = shapes_of(public("SmolLM2-135M"))
     assert shapes is not None
     with pytest.raises(UserError, match=said):
         adapted(shapes, Lora(target_modules=targets))
 
 
 def test_targets_by_list_and_by_pattern():
-    shapes = shapes_of(PUBLIC["SmolLM2-135M"][0])
+    shapes = shapes_of(public("SmolLM2-135M"))
     assert shapes is not None
     assert [linear.name for linear in adapted(shapes, Lora(target_modules=("q_proj", "down_proj")))[0]] == [
         "self_attn.q_proj",
