@@ -1,5 +1,6 @@
 """Work in processes of its own, forked from one that has imported the libraries: a start costs no import."""
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -38,5 +39,6 @@ def kill_once(child: ForkServerProcess, ready: Callable[[], bool]) -> None:
 def _begin(work: Callable[..., None], *given: object) -> None:
     import torch
 
+    gc.freeze()
     torch.set_num_threads(1)
     work(*given)

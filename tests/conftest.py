@@ -1,5 +1,6 @@
 """No test talks to the network: set before any test module imports a library that reads these."""
 
+import gc
 import os
 import signal
 import threading
@@ -24,6 +25,12 @@ LONGEST = (
     "engines/endpoint/test_bars.py", "sandbox/test_model.py", "evaluate/test_depth.py",
 )  # fmt: skip
 """They go first: a long file that begins last has all the other workers wait for it (the Makefile keeps xdist to this order)."""
+
+
+def pytest_collection_finish() -> None:
+    """Every training ends with a search for garbage, a third of a second of it among what the imports have made."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
