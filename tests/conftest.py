@@ -21,8 +21,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_threa
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
-    "test_quickstart.py", "test_readme.py", "test_quickstart_without.py", "pipeline/test_kill.py", "test_notebooks.py",
-    "engines/endpoint/test_bars.py", "sandbox/test_model.py", "evaluate/test_depth.py",
+    "test_quickstart.py", "test_readme.py", "test_quickstart_without.py", "test_notebooks.py", "train/test_micro_batch.py",
+    "pipeline/test_kill.py", "engines/endpoint/test_servers.py", "engines/endpoint/test_bars.py", "sandbox/test_model.py",
+    "train/test_grpo.py", "pipeline/test_rounds.py", "evaluate/test_depth.py", "models/test_memory.py", "test_real_input.py",
+    "train/test_ppo.py", "test_nf4.py", "pipeline/test_attribute.py", "pipeline/test_people.py", "cli/test_probe.py",
+    "test_gpu_benchmark.py", "test_wheel.py", "pipeline/test_endpoints.py", "judges/rules/test_run_code.py",
 )  # fmt: skip
 """They go first: a long file that begins last has all the other workers wait for it (the Makefile keeps xdist to this order)."""
 
