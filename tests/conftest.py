@@ -16,6 +16,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; torch would start as many threads in each of them
     os.environ["OMP_NUM_THREADS"] = "1"
 
+os.fsync = lambda fd: None  # nobody pulls the plug here, and what a killed process wrote is there without it
+
 # What is started in the background ignores Ctrl-C, and so would the programs that the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)

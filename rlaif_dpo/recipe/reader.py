@@ -1,7 +1,7 @@
 """YAML with line numbers: YAML 1.2 scalars (`no` is text, `5e-6` a number), and a place for every key."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -64,8 +64,13 @@ def read_scalar(text: str) -> Any:
     """
     if text.startswith(("[", "{", "'", '"')):
         return read_yaml(text, "value").data
-    resolver = YAML(typ="base", pure=True).resolver
-    return _scalar(str(resolver.resolve(ScalarNode, text.strip(), (True, False))), text.strip())
+    return _scalar(str(_resolver().resolve(ScalarNode, text.strip(), (True, False))), text.strip())
+
+
+@cache
+def _resolver() -> Any:
+    """Each `YAML` looks through its folder for plug-ins; writing a recipe reads a hundred scalars back."""
+    return YAML(typ="base", pure=True).resolver
 
 
 def _value(node: Node, path: KeyPath, document: Document, above: frozenset[int]) -> Any:
