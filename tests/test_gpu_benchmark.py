@@ -1,22 +1,21 @@
 """benchmarks/gpu.py waits for a card; at toy size it runs here, whole."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.children import run_here
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
 def test_every_method_is_measured_at_toy_size() -> None:
-    call = [sys.executable, "benchmarks/gpu.py", "--toy", "--device", "cpu", "--models", "1.5b", "--lengths", "64"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if line.startswith("| 1.5b")]
+    call = ["python", "benchmarks/gpu.py", "--toy", "--device", "cpu", "--models", "1.5b", "--lengths", "64"]
+    code, printed = run_here(call, ROOT, os.environ, timeout_s=300)
+    assert code == 0, printed[-2000:]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("| 1.5b")]
     assert [row[1] for row in table] == ["sft", "dpo", "stock-dpo", "reward"]
     for row in table:
         peak, plan, seconds = float(row[4]), float(row[5]), float(row[7])

@@ -6,14 +6,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from rlaif_dpo.cli import main
 from rlaif_dpo.recipe import dump_recipe, load_recipe
-from tests.children import start
+from tests.children import run_here
 
 pytestmark = pytest.mark.slow
 
@@ -47,17 +45,6 @@ def commands(page: str) -> list[str]:
     return list(dict.fromkeys(re.sub(r"\b(FILE|RUN|RECIPE)\b", lambda word: STANDS_FOR[word[0]], command) for command in found))
 
 
-def verb(words: Sequence[str], folder: str, env: Mapping[str, str], printed: str) -> None:
-    """What a shell in `folder` does with `rlaif-dpo WORDS`; both its streams go to the file `printed`."""
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(env)
-    with open(printed, "wb") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    main(words)
-
-
 class Clone:
     """A copy of the project, installed as `make` would have left it, with small recipes."""
 
@@ -83,7 +70,7 @@ class Clone:
     def run(self, command: str) -> str:
         """Run one documented command in a process of its own; its output.
 
-        A verb without anything that only a shell knows is spared the start of Python and its imports.
+        One of ours without anything that only a shell knows is spared the start of Python and its imports.
 
         Raises:
             AssertionError: It failed.
@@ -91,10 +78,11 @@ class Clone:
         if command.startswith("make "):
             return "".join(self._run_make_line(line) for line in self._shell(command.replace("make ", "make -n ")).splitlines())
         command += next((less for start, less in SHORTER.items() if command.startswith(start)), "")
-        if command.startswith("rlaif-dpo ") and not set("<>|&;$`") & set(command):
-            done = self._verb(command)
+        command += " --help" if command.startswith(TOO_LONG) else ""
+        if command.startswith(("rlaif-dpo ", "python ")) and not set("<>|&;$`") & set(command):
+            done = self._child(command)
         else:
-            done = self._shell(f"{command} --help" if command.startswith(TOO_LONG) else command)
+            done = self._shell(command)
         if command.startswith("rlaif-dpo recipes cp"):
             self.shrink(shlex.split(command)[-1])
         return done
@@ -102,13 +90,8 @@ class Clone:
     def _run_make_line(self, line: str) -> str:
         return self._shell(line if Path(line.split()[0]).name in RUN_BY_MAKE else f"{line} --help")
 
-    def _verb(self, command: str) -> str:
-        printed = self.folder / ".venv" / "printed"
-        child = start(verb, shlex.split(command, comments=True)[1:], str(self.folder), self._env(), str(printed))
-        child.join(TIMEOUT_S)
-        child.kill()
-        child.join()
-        return self._ended(command, child.exitcode, printed.read_text(encoding="utf-8"))
+    def _child(self, command: str) -> str:
+        return self._ended(command, *run_here(shlex.split(command, comments=True), self.folder, self._env(), TIMEOUT_S))
 
     def _shell(self, command: str) -> str:
         done = subprocess.run(
@@ -147,7 +130,7 @@ def test_the_python_of_the_readme(clone: Clone) -> None:
     fence = re.search(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert fence is not None and '"quickstart"' in fence[1]
     code = fence[1].replace('"quickstart"', '"recipes/quickstart.yaml"')
-    assert "'value'" in clone.run(f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}")
+    assert "'value'" in clone.run(f"python -c {shlex.quote(code)}")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 HH = DATA / "hh_rlhf" / "harmless-base_test.jsonl.gz"
 INSTRUCTIONS = DATA / "self_instruct" / "user_oriented_instructions.jsonl"
-ROWS = int(os.environ.get("RLAIF_DPO_REAL_ROWS", "48"))
+ROWS = int(os.environ.get("RLAIF_DPO_REAL_ROWS", "32"))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,12 @@ def load_constitution(name_or_path: str | Path) -> Constitution:
                 f" Or name a file that ends in {', '.join(SUFFIXES)}."
             )
         path = shipped[str(name_or_path)]
-    text = _read(path)
+    return _from_text(_read(path), path)
+
+
+@lru_cache(maxsize=32)
+def _from_text(text: str, path: Path) -> Constitution:
+    """A command reads the same constitution several times, and parsing it is what takes long."""
     if path.suffix == ".md":
         return _from_markdown(text, path)
     if path.suffix == ".json":

@@ -1,6 +1,7 @@
 """YAML with line numbers: YAML 1.2 scalars (`no` is text, `5e-6` a number), and a place for every key."""
 
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -35,7 +36,7 @@ def read_yaml(text: str, name: str) -> Document:
         UserError: The text is not YAML; with `name`, line and cause.
     """
     try:
-        root = YAML(typ="base", pure=True).compose(text)
+        root = _compose(text)
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         hint = "; indent with spaces" if "'\\t'" in str(error.problem) else ""
@@ -48,6 +49,13 @@ def read_yaml(text: str, name: str) -> Document:
     return document
 
 
+@lru_cache(maxsize=32)
+def _compose(text: str) -> Node | None:
+    """A command reads the same recipe several times, and parsing it is what takes long. Nobody changes the nodes."""
+    root: Node | None = YAML(typ="base", pure=True).compose(text)
+    return root
+
+
 def read_scalar(text: str) -> Any:
     """One value as YAML types it: `5e-6`, `true`, `[a, b]`. Text that needs no quotes here would need none in a file, and more.
 
@@ -56,8 +64,13 @@ def read_scalar(text: str) -> Any:
     """
     if text.startswith(("[", "{", "'", '"')):
         return read_yaml(text, "value").data
-    resolver = YAML(typ="base", pure=True).resolver
-    return _scalar(str(resolver.resolve(ScalarNode, text.strip(), (True, False))), text.strip())
+    return _scalar(str(_resolver().resolve(ScalarNode, text.strip(), (True, False))), text.strip())
+
+
+@cache
+def _resolver() -> Any:
+    """Each `YAML` looks through its folder for plug-ins; writing a recipe reads a hundred scalars back."""
+    return YAML(typ="base", pure=True).resolver
 
 
 def _value(node: Node, path: KeyPath, document: Document, above: frozenset[int]) -> Any:

@@ -1,6 +1,7 @@
 """The templates of the report and of the model card, filled in."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ MEASURES = {
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
     """The file `template` of `pages/` with `facts`; what goes into HTML is escaped."""
+    return _environment().get_template(template).render(facts)
+
+
+@cache
+def _environment() -> Environment:
+    """It keeps the templates that it has compiled."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "pages"),
         autoescape=select_autoescape(["html"]),
@@ -34,4 +41,4 @@ def render(template: str, facts: Mapping[str, Any]) -> str:
         numbers.dollars, shown, drops, bar, arrow,
     )  # fmt: skip
     environment.globals.update({helper.__name__: helper for helper in helpers})
-    return environment.get_template(template).render(facts)
+    return environment

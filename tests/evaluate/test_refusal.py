@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -48,15 +49,24 @@ def accuracy(rows: list[dict[str, str]]) -> tuple[float, Counter[tuple[str, str]
     confusion: Counter[tuple[str, str]] = Counter()
     errors = []
     for row in rows:
-        found = classify(row["answer"], row["prompt"])
+        found = _found(row)
         confusion[row["label"], found.label] += 1
         if found.label != row["label"]:
             errors.append(f"{row['id']} ({row['kind']}): {row['label']}, but found {found.label}: {row['answer'][:90]!r}")
     return sum(confusion[label, label] for label in LABELS) / len(rows), confusion, errors
 
 
+def _found(row: dict[str, str]) -> Refusal:
+    return _classified(row["answer"], row["prompt"])
+
+
+@cache
+def _classified(answer: str, prompt: str) -> Refusal:
+    return classify(answer, prompt)
+
+
 def _sure(row: dict[str, str]) -> bool:
-    return classify(row["answer"], row["prompt"]).sure
+    return _found(row).sure
 
 
 def test_the_labelled_file_is_what_it_should_be() -> None:
@@ -79,7 +89,7 @@ def test_accuracy_on_labelled_answers(name: str, bar: float) -> None:
     found, confusion, errors = accuracy(half(name))
     print(f"\n{name}: {found:.3f} of {len(half(name))}")
     for sure in (True, False):
-        of = [classify(row["answer"], row["prompt"]).label == row["label"] for row in half(name) if _sure(row) is sure]
+        of = [_found(row).label == row["label"] for row in half(name) if _sure(row) is sure]
         print(f"  {'sure' if sure else 'not sure'}: {sum(of)} of {len(of)} right")
     for label in LABELS:
         print(f"  {label:>10}: {', '.join(f'{confusion[label, other]} {other}' for other in LABELS)}")
@@ -90,7 +100,7 @@ def test_accuracy_on_labelled_answers(name: str, bar: float) -> None:
 def test_the_style_of_full_refusals() -> None:
     """Of all full refusals that are found. Measured .88; two thirds of them would be right if "explained" were always said."""
     rows = [row for row in ROWS if row["label"] == "full"]
-    found = [(row["style"], classify(row["answer"], row["prompt"])) for row in rows]
+    found = [(row["style"], _found(row)) for row in rows]
     styles = Counter((style, refusal.style) for style, refusal in found if refusal.label == "full")
     right = sum(count for (style, other), count in styles.items() if style == other) / styles.total()
     print(f"\nstyles: {right:.3f} of {styles.total()}; {dict(styles)}")
@@ -104,7 +114,7 @@ def test_substrings_and_prefixes_do_worse() -> None:
     def right(says: list[bool]) -> float:
         return sum(said == (row["label"] != "compliance") for said, row in zip(says, rows, strict=True)) / len(rows)
 
-    ours = right([classify(row["answer"], row["prompt"]).label != "compliance" for row in rows])
+    ours = right([_found(row).label != "compliance" for row in rows])
     substring = right([any(phrase in row["answer"].lower().replace("’", "'") for phrase in SUBSTRINGS) for row in rows])
     prefix = right([PREFIX.match(row["answer"].replace("’", "'")) is not None for row in rows])
     print(f"\ntwo-way: {ours:.3f}; substrings {substring:.3f}, prefixes {prefix:.3f}")

@@ -11,6 +11,7 @@ from rlaif_dpo.pipeline import Run, plan, run
 from rlaif_dpo.recipe import Recipe, load_recipe
 from tests.fault_server import FaultServer
 from tests.model_server import model_reply
+from tests.pipeline.whole import taught_as
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,7 @@ def rows(found: Run, name: str) -> list[dict]:
 
 def test_a_judge_behind_a_server_gives_the_labels_of_the_local_one(here: Run, folder: Path, server: FaultServer) -> None:
     """Same weights, same candidates: p differs by rounding, and by the bound that stands for an option not listed."""
+    taught_as(here, "there")
     there = run(recipe(folder, server, "there", "judge.model=desk"), root=folder / "runs", until="pairs")
     assert rows(there, "30-pairs/candidates.jsonl") == rows(here, "30-pairs/candidates.jsonl")
     local = {row["id"]: row["p"] for row in rows(here, "30-pairs/judgments.jsonl")}

@@ -3,19 +3,16 @@ in its midst.
 """
 
 import json
-import multiprocessing
 import shutil
-import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import read_jsonl, write_json, write_text
 from rlaif_dpo.pipeline import Run, load_policy, plan, run
-from rlaif_dpo.recipe import Recipe, load_recipe
-from tests.pipeline.test_whole import RECIPE, model_that_stops
+from rlaif_dpo.recipe import Recipe
+from tests.pipeline.whole import check_killed, finished_run, whole_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -42,17 +39,12 @@ responses:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     folder = tmp_path_factory.mktemp("grpo")
     write_text(folder / "short.yaml", BOOK)
-    text = RECIPE.replace("MODEL", str(model_that_stops(folder)))
-    text = text.replace("judge: {", f"judge: {{rulebook: {folder / 'short.yaml'}, rulebook_asks: false, ")
-    write_text(folder / "recipe.yaml", text + GRPO)
-    rows = [{"prompt": f"{n} times {n} is what, and why is it so?"} for n in range(30)]
-    write_text(folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    return load_recipe(folder / "recipe.yaml")
+    return whole_recipe(folder, GRPO, judge=f"rulebook: {folder / 'short.yaml'}, rulebook_asks: false, ")
 
 
 @pytest.fixture(scope="module")
 def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(recipe, root=tmp_path_factory.mktemp("runs"))
+    return finished_run(recipe, tmp_path_factory.mktemp("runs"))
 
 
 def test_no_label_is_made_and_every_answer_is_asked_about_once(finished: Run) -> None:
@@ -84,62 +76,19 @@ def test_plan_counts_answers_and_what_the_judge_is_asked(finished: Run, recipe: 
     assert (work.prompts, work.generations, work.reward_passes, work.judge_passes) == (8, 48, 0, 80)
 
 
-def test_a_judge_that_may_not_label_may_not_reward(finished: Run, recipe: Recipe) -> None:
-    audit = finished.path / "25-audit" / "audit.json"
+def test_a_judge_that_may_not_label_may_not_reward(finished: Run, recipe: Recipe, tmp_path: Path) -> None:
+    shutil.copytree(finished.path, tmp_path / "whole")
+    audit = tmp_path / "whole" / "25-audit" / "audit.json"
     kept = json.loads(audit.read_text())
     accuracy = [check | {"result": "failed", "serious": True} for check in kept["checks"][:1]]
     write_json(audit, kept | {"checks": accuracy + kept["checks"][1:]})
-    try:
-        with pytest.raises(UserError, match="This judge may not label"):
-            run(recipe, root=finished.path.parent, from_stage="grpo")
-    finally:
-        write_json(audit, kept)
-
-
-def _run(recipe: Recipe, root: str) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    run(recipe, root=root, until="grpo")
+    with pytest.raises(UserError, match="This judge may not label"):
+        run(recipe, root=tmp_path, from_stage="grpo")
 
 
 def test_killed_in_its_midst_it_comes_to_the_same_weights_and_asks_about_no_answer_twice(
     finished: Run, recipe: Recipe, tmp_path: Path
 ) -> None:
-    """A checkpoint every 2 updates; SIGKILL when the baseline is there, and when 3 updates are: each time another process goes on
-    from the last checkpoint. Adapter, curve, answers, judgments and verdict are those of a run that was left alone.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "peft", "rlaif_dpo.train.trl_adapter", "rlaif_dpo.pipeline"])
-    whole, killed = tmp_path / "whole" / "whole", tmp_path / "killed" / "whole"
-    for at in (whole, killed):
-        shutil.copytree(finished.path, at, ignore=shutil.ignore_patterns("41-grpo", "50-evaluate", "events.jsonl"))
-
-    def start(at: Path) -> multiprocessing.context.ForkServerProcess:
-        child = context.Process(target=_run, args=(recipe, str(at.parent)))
-        child.start()
-        return child
-
-    folder = killed / "41-grpo"
-    baseline, curve = folder / "checkpoints" / "baseline.json", folder / "metrics.jsonl"
-    for updates in (0, 3):
-        child = start(killed)
-        while not baseline.exists() or len(list(read_jsonl(curve))) < updates:
-            assert child.is_alive()
-            time.sleep(0.002)
-        child.kill()
-        child.join()
-        assert child.exitcode == -9 and not (folder / "adapter").exists()
-    assert [path.name for path in (folder / "checkpoints").glob("checkpoint-*")] == ["checkpoint-2"]
-    for at in (whole, killed):
-        child = start(at)
-        child.join()
-        assert child.exitcode == 0
-    said = [row["event"] for row in read_jsonl(killed / "events.jsonl") if row.get("stage") == "41-grpo"]
-    assert said == ["started", "resumed", "resumed", "finished"]
-    for name in ("references.jsonl", "baseline.jsonl", "episodes.jsonl", "metrics.jsonl", "judgments.jsonl", "rules.jsonl"):
-        one, other = (list(read_jsonl(at / "41-grpo" / name)) for at in (whole, killed))
-        assert sorted(one, key=str) == sorted(other, key=str), name
-    assert (folder / "health.json").read_text() == (whole / "41-grpo" / "health.json").read_text()
-    adapters = [load_file(at / "41-grpo" / "adapter" / "adapter_model.safetensors") for at in (whole, killed)]
-    assert adapters[0].keys() == adapters[1].keys() and all((adapters[0][n] == adapters[1][n]).all() for n in adapters[0])
+    """A checkpoint every 2 updates; SIGKILL when the baseline is there, and when 3 updates are."""
+    journals = ("baseline.jsonl", "episodes.jsonl", "metrics.jsonl"), ("references.jsonl", "judgments.jsonl", "rules.jsonl")
+    assert check_killed(recipe, finished, tmp_path, "41-grpo", (0, 3), *journals)[-1] == ["checkpoint-2"]

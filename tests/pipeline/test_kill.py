@@ -4,7 +4,6 @@ import json
 import random
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,8 @@ from rlaif_dpo.files import read_jsonl
 from rlaif_dpo.pipeline import run
 from rlaif_dpo.pipeline.stages import stages_of
 from rlaif_dpo.recipe import load_recipe
-from tests.children import start
+from tests.children import finish, start
+from tests.pipeline.whole import timeless
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +33,6 @@ DATA = (
 
 def _run(root: str) -> None:
     run(load_recipe("quickstart", OVERRIDES), root=root)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The rows without clock times, in an order of their own: which of two batches came first is no part of the promise."""
-    rows = [{k: v for k, v in row.items() if "seconds" not in k and "runtime" not in k} for row in read_jsonl(path)]
-    return sorted(rows, key=lambda row: json.dumps([row.get("id"), row.get("step"), row], sort_keys=True))
 
 
 def _begun(run: Path) -> list[str]:
@@ -75,9 +69,7 @@ def test_killed_at_twenty_instants_a_run_has_the_rows_of_an_uninterrupted_one(tm
 
     A kill counts where the process itself had begun the stage.
     """
-    child = start(_run, str(tmp_path / "whole"))
-    child.join()
-    assert child.exitcode == 0
+    finish(start(_run, str(tmp_path / "whole")))
     whole = tmp_path / "whole" / "quickstart"
     seconds = _finished(whole)
     stages = [stage.name for stage in stages_of(load_recipe("quickstart"))[1:]]
@@ -91,11 +83,9 @@ def test_killed_at_twenty_instants_a_run_has_the_rows_of_an_uninterrupted_one(tm
                 if stage not in _finished(root / "quickstart"):
                     hit = _killed(root, stage, rng.uniform(0, seconds[stage] * number / KILLS_OF_A_STAGE))
                     kills += [hit] if hit else []
-        child = start(_run, str(root))
-        child.join()
-        assert child.exitcode == 0
+        finish(start(_run, str(root)))
         for name in DATA:
-            assert _rows(root / "quickstart" / name) == _rows(whole / name), (name, attempt)
+            assert timeless(root / "quickstart" / name) == timeless(whole / name), (name, attempt)
         for name in ("25-audit/audit.json", "50-evaluate/results.json"):
             assert json.loads((root / "quickstart" / name).read_text()) == json.loads((whole / name).read_text()), (name, attempt)
         attempt += 1

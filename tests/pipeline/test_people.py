@@ -10,6 +10,7 @@ from rlaif_dpo.files import read_jsonl
 from rlaif_dpo.pipeline import Run, run
 from rlaif_dpo.recipe import load_recipe
 from tests.cli.conftest import Cli, cli
+from tests.pipeline.whole import taught_as
 
 __all__ = ["cli"]
 pytestmark = pytest.mark.slow
@@ -39,12 +40,14 @@ def test_labels_of_a_finished_run_judge_and_mix(tmp_path: Path, cli: Cli, monkey
     labels, screen = label_by_length(cli, monkeypatch, first, count=8)
     assert "8 of 8" in screen and len(labels) == 8
 
+    taught_as(first, "judged")
     judged = done(tmp_path, "judged", "judge.kind=human", f"judge.labels={first.path / 'labels.jsonl'}")
     rows = preferences(judged)
     assert 0 < len(rows) <= 8 and {(row["source"], row["judge"], row["p"]) for row in rows} == {("human", "human", 1.0)}
     assert all(len(row["chosen"][0]["content"]) > len(row["rejected"][0]["content"]) for row in rows)
     assert judged.finished() and (judged.path / "report.html").exists()
 
+    taught_as(first, "mixed")
     mixed = done(
         tmp_path,
         "mixed",

@@ -2,18 +2,15 @@
 
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import read_jsonl, write_json, write_text
+from rlaif_dpo.files import read_jsonl, write_json
 from rlaif_dpo.pipeline import Run, load_policy, plan, run
-from rlaif_dpo.recipe import Recipe, load_recipe
-from tests.children import start
-from tests.pipeline.test_whole import RECIPE, model_that_stops
+from rlaif_dpo.recipe import Recipe
+from tests.pipeline.whole import check_killed, finished_run, whole_recipe
 
 pytestmark = pytest.mark.slow
 
@@ -28,16 +25,12 @@ ppo: {updates: 6, batch_size: 8, minibatch_size: 4, micro_batch_size: 2, epochs:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    folder = tmp_path_factory.mktemp("ppo")
-    write_text(folder / "recipe.yaml", RECIPE.replace("MODEL", str(model_that_stops(folder))) + PPO)
-    rows = [{"prompt": f"{n} times {n} is what, and why is it so?"} for n in range(30)]
-    write_text(folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    return load_recipe(folder / "recipe.yaml")
+    return whole_recipe(tmp_path_factory.mktemp("ppo"), PPO)
 
 
 @pytest.fixture(scope="module")
 def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return run(recipe, root=tmp_path_factory.mktemp("runs"))
+    return finished_run(recipe, tmp_path_factory.mktemp("runs"))
 
 
 def test_every_stage_finishes_and_the_report_follows(finished: Run) -> None:
@@ -83,43 +76,8 @@ def test_a_broken_reward_model_is_not_learned_from(finished: Run, recipe: Recipe
         run(recipe, root=tmp_path, from_stage="ppo")
 
 
-def _run(recipe: Recipe, root: str) -> None:
-    run(recipe, root=root, until="ppo")
-
-
-def _updates(run_dir: Path) -> int:
-    return sum(1 for _ in read_jsonl(run_dir / "41-ppo" / "metrics.jsonl"))
-
-
-def test_killed_in_the_midst_of_ppo_it_comes_to_the_same_weights(recipe: Recipe, tmp_path: Path) -> None:
-    """A checkpoint every 2 updates; SIGKILL when the baseline is there, and when 1, 3 and 4 updates are: each time another
-    process goes on from the last checkpoint. Adapter, curve, answers and verdict are those of a run that was left alone.
-    """
-    whole, killed = tmp_path / "whole" / "whole", tmp_path / "killed" / "whole"
-    run(recipe, root=tmp_path / "whole", until="reward")
-    shutil.copytree(whole, killed)
-    child = start(_run, recipe, str(tmp_path / "whole"))
-    child.join()
-    assert child.exitcode == 0
-    kept = []
-    for updates in (0, 1, 3, 4):
-        child = start(_run, recipe, str(tmp_path / "killed"))
-        while not (killed / "41-ppo" / "checkpoints" / "baseline.json").exists() or _updates(killed) < updates:
-            assert child.is_alive()
-            time.sleep(0.002)
-        child.kill()
-        child.join()
-        assert child.exitcode == -9 and not (killed / "41-ppo" / "adapter").exists()
-        kept.append(sorted(path.name for path in (killed / "41-ppo" / "checkpoints").glob("checkpoint-*")))
+def test_killed_in_the_midst_of_ppo_it_comes_to_the_same_weights(finished: Run, recipe: Recipe, tmp_path: Path) -> None:
+    """A checkpoint every 2 updates; SIGKILL when the baseline is there, and when 1, 3 and 4 updates are."""
+    kept = check_killed(recipe, finished, tmp_path, "41-ppo", (0, 1, 3, 4), ("baseline.jsonl", "episodes.jsonl", "metrics.jsonl"))
     assert kept[0] == [] and kept[-1] in (["checkpoint-2"], ["checkpoint-4"])
-    child = start(_run, recipe, str(tmp_path / "killed"))
-    child.join()
-    assert child.exitcode == 0
-    said = [row["event"] for row in read_jsonl(killed / "events.jsonl") if row.get("stage") == "41-ppo"]
-    assert said == ["started", "resumed", "resumed", "resumed", "resumed", "finished"]
-    for name in ("baseline.jsonl", "episodes.jsonl", "metrics.jsonl"):
-        assert list(read_jsonl(killed / "41-ppo" / name)) == list(read_jsonl(whole / "41-ppo" / name)), name
-    assert [row["step"] for row in read_jsonl(killed / "41-ppo" / "metrics.jsonl")] == list(range(1, UPDATES + 1))
-    assert (killed / "41-ppo" / "health.json").read_text() == (whole / "41-ppo" / "health.json").read_text()
-    one, other = (load_file(at / "41-ppo" / "adapter" / "adapter_model.safetensors") for at in (whole, killed))
-    assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
+    assert [row["step"] for row in read_jsonl(tmp_path / "whole" / "41-ppo" / "metrics.jsonl")] == list(range(1, UPDATES + 1))

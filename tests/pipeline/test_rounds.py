@@ -1,8 +1,6 @@
 """Rounds without a model: the loop, its folders, its rules, and how it goes on; and two real rounds, one of them killed."""
 
 import json
-import multiprocessing
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,9 @@ from rlaif_dpo.pipeline.pool import ModelPool
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe import Recipe, load_recipe
 from rlaif_dpo.recipe.training import Sft
+from tests.children import finish, kill_once, start
 from tests.pipeline.conftest import World
+from tests.pipeline.whole import timeless
 
 FIRST = ["10-revise", "20-sft", "25-audit", "30-pairs", "40-dpo", "50-evaluate"]
 LATER = ["05-start", *FIRST]
@@ -289,45 +289,22 @@ DATA = (
 
 
 def _two_rounds(root: str) -> None:
-    import torch
-
-    torch.set_num_threads(1)
     run_rounds(load_recipe("quickstart", TINY), root)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    rows = [{k: v for k, v in row.items() if "seconds" not in k and "runtime" not in k} for row in read_jsonl(path)]
-    return sorted(rows, key=lambda row: json.dumps([row.get("id"), row.get("step"), row], sort_keys=True))
 
 
 @pytest.mark.slow
 def test_two_real_rounds_judged_by_the_policy_and_killed_in_the_second(tmp_path: Path):
     """Killed while the second round judges its pairs, and resumed: the rows of an uninterrupted one, and its numbers."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "peft", "rlaif_dpo.train.trl_adapter", "rlaif_dpo.pipeline"])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-
-    def start(root: Path) -> Any:
-        child = context.Process(target=_two_rounds, args=(str(root),))
-        child.start()
-        return child
-
-    child = start(whole)
-    child.join()
-    assert child.exitcode == 0
-    child, seen = start(killed), killed / "quickstart" / "round-2" / "30-pairs" / "judgments.jsonl"
-    while not (seen.exists() and seen.stat().st_size) and child.is_alive():
-        time.sleep(0.005)
-    child.kill()
-    child.join()
+    finish(start(_two_rounds, str(whole)))
+    seen = killed / "quickstart" / "round-2" / "30-pairs" / "judgments.jsonl"
+    kill_once(start(_two_rounds, str(killed)), lambda: seen.exists() and seen.stat().st_size > 0)
     assert not (killed / "quickstart" / "round-2" / "40-dpo" / "adapter").exists()
-    child = start(killed)
-    child.join()
-    assert child.exitcode == 0
+    finish(start(_two_rounds, str(killed)))
     for number in (1, 2):
         for name in DATA:
             one, other = (root / "quickstart" / f"round-{number}" / f"{name}.jsonl" for root in (whole, killed))
-            assert _rows(one) == _rows(other), (number, name)
+            assert timeless(one) == timeless(other), (number, name)
     found, again = (read_json(root / "quickstart" / "rounds.json") for root in (whole, killed))
     for row in (*found["by_round"], *again["by_round"]):
         del row["seconds"]

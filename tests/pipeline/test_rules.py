@@ -10,6 +10,7 @@ from rlaif_dpo.pipeline import Run, run
 from rlaif_dpo.recipe import load_recipe
 from rlaif_dpo.sandbox import world
 from rlaif_dpo.sandbox.truth import check
+from tests.pipeline.whole import taught_as
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def done(folder: Path, name: str, *overrides: str, **options: Any) -> Run:
+def done(folder: Path, name: str, *overrides: str, like: Run | None = None, **options: Any) -> Run:
+    """A run; its drafts, revisions and SFT are those of `like`."""
+    if like:
+        taught_as(like, name)
     source = (f"name={name}", f"prompts.source={folder / 'prompts.jsonl'}", "prompts.tags_column=tags")
     return run(load_recipe("quickstart", [*SMALL, *source, *overrides]), root=folder / "runs", **options)
 
@@ -79,17 +83,17 @@ def test_a_veto_turns_the_labels_of_careless_people(folder: Path, ruled: Run) ->
     ]  # fmt: skip
     write_jsonl(folder / "careless.jsonl", careless)
     people = ("judge.kind=human", f"judge.labels={folder / 'careless.jsonl'}")
-    alone = done(folder, "careless", *people, until="pairs")
-    vetoed = done(folder, "vetoed", *people, "judge.rulebook=refusals", "judge.rulebook_asks=false", until="pairs")
+    alone = done(folder, "careless", *people, like=ruled, until="pairs")
+    vetoed = done(folder, "vetoed", *people, "judge.rulebook=refusals", "judge.rulebook_asks=false", like=ruled, until="pairs")
     assert sum(right(alone)) / len(right(alone)) < 0.5
     assert len(right(vetoed)) >= FEWEST and all(right(vetoed))
     turned = [row for row in read_jsonl(vetoed.path / "30-pairs" / "judgments.jsonl") if ", overruled by rules:" in row["judge"]]
     assert turned and all(len(row["members"]) == 2 for row in turned)
 
 
-def test_a_veto_beside_a_model(folder: Path) -> None:
+def test_a_veto_beside_a_model(folder: Path, ruled: Run) -> None:
     """The sandbox model judges well: its labels pass, and what is written is still right on nine of ten pairs at least."""
-    found = done(folder, "beside", "judge.rulebook=refusals", "judge.rulebook_asks=false", until="pairs")
+    found = done(folder, "beside", "judge.rulebook=refusals", "judge.rulebook_asks=false", like=ruled, until="pairs")
     labels = right(found)
     assert len(labels) >= FEWEST and sum(labels) / len(labels) >= 0.9
     assert "logprob" in {row["source"] for row in read_jsonl(found.path / "30-pairs" / "judgments.jsonl")}

@@ -9,45 +9,15 @@ import pytest
 
 from rlaif_dpo.cli import main
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import read_journal, read_jsonl, write_json, write_jsonl, write_text
+from rlaif_dpo.files import read_journal, read_jsonl, write_json, write_jsonl
 from rlaif_dpo.pipeline import Run, load_policy, plan, run, try_recipe
 from rlaif_dpo.recipe import Recipe, load_recipe
-from tests.tiny import tiny_model_folder
-
-RECIPE = """\
-name: whole
-constitution: telehealth
-model: {path: MODEL}
-prompts: {source: prompts.jsonl, revise: 8, pairs: 8, evaluate: 4}
-revise: {rounds: 1, max_new_tokens: 24, max_repetition: 1.0, drop_unchanged: false}
-lora: {r: 2}
-sft: {batch_size: 4}
-pairs: {candidates: 4, per_prompt: 1, max_new_tokens: 24}
-judge: {principles: 1, min_mass: 0.0, audit_pairs: 12}
-dpo: {batch_size: 4}
-evaluate: {max_new_tokens: 8, bootstrap: 50}
-"""
-
-
-def model_that_stops(tmp_path: Path) -> Path:
-    """A random model that ends its turn often: the embedding of its end token, its output weight too, is 20 times larger."""
-    from safetensors.torch import load_file, save_file
-    from transformers import AutoTokenizer
-
-    folder = tiny_model_folder(tmp_path, context_length=1024)
-    weights = load_file(folder / "model.safetensors")
-    weights["model.embed_tokens.weight"][AutoTokenizer.from_pretrained(folder).eos_token_id] *= 20
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
+from tests.pipeline.whole import whole_recipe
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    folder = tmp_path_factory.mktemp("whole")
-    write_text(folder / "recipe.yaml", RECIPE.replace("MODEL", str(model_that_stops(folder))))
-    rows = [{"prompt": f"{n} times {n} is what, and why is it so?"} for n in range(30)]
-    write_text(folder / "prompts.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    return load_recipe(folder / "recipe.yaml")
+    return whole_recipe(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")

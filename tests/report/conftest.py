@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import pytest
@@ -205,6 +206,21 @@ def _rollouts(run: Path, optimizer: Optimizer) -> None:
 
 
 def _make_run(run: Path, until: str = "50-evaluate", truth: bool = True, optimizer: Optimizer = "dpo") -> Path:
+    for name, content in _files(until, truth, optimizer).items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(content)
+    return run
+
+
+@cache
+def _files(until: str, truth: bool, optimizer: Optimizer) -> dict[str, bytes]:
+    """Name -> content: each run is computed once, and nothing in it says where it is."""
+    with TemporaryDirectory() as folder:
+        _compute_run(Path(folder), until, truth, optimizer)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def _compute_run(run: Path, until: str, truth: bool, optimizer: Optimizer) -> None:
     rng = random.Random(7)
     recipe = Recipe(name="made-up", optimizer=optimizer)
     constitution = build(
@@ -281,7 +297,6 @@ def _make_run(run: Path, until: str = "50-evaluate", truth: bool = True, optimiz
     if until >= "50-evaluate":
         _stage(run / "50-evaluate", 44.0)
         _evaluated(run, prompts, truth, optimizer, rng)
-    return run
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A tiny model and rows over it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +46,14 @@ def preference_rows(count: int, p: float | None = None) -> list[Row]:
 def written(path: Path, rows: list[Row]) -> Path:
     write_jsonl(path, rows)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cards() -> Iterator[None]:
+    """peft writes a page about the adapter into every checkpoint; nobody reads it, and to compile its template takes a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("peft.PeftModel.create_or_update_model_card", lambda self, output_dir: None)
+        yield
 
 
 @pytest.fixture(scope="session")

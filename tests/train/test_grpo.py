@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -12,19 +12,27 @@ import torch
 
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import read_jsonl
-from rlaif_dpo.models.adapters import adapter_names, add_adapter
+from rlaif_dpo.models.adapters import adapter_names
 from rlaif_dpo.models.load import load_model
-from rlaif_dpo.progress import Silent
-from rlaif_dpo.prompts import load_prompts
-from rlaif_dpo.recipe.schema import Model, PromptSource
-from rlaif_dpo.recipe.training import Grpo, Lora
-from rlaif_dpo.sandbox.truth import check
+from rlaif_dpo.progress import Progress, Silent
+from rlaif_dpo.recipe.schema import Model
+from rlaif_dpo.recipe.training import Grpo
 from rlaif_dpo.train.grpo import Method, run_grpo
-from rlaif_dpo.train.loop import last_checkpoint, save_adapter, training
 from rlaif_dpo.train.reward import Answered, RewardModel
-from rlaif_dpo.train.sft import new_adapter
-from tests.train.test_ppo import PROMPTS, Load, fingerprint, letters
-from tests.train.test_sft import Counted, logits, weights
+from tests.train.rollouts import (
+    PROMPTS,
+    Load,
+    Reward,
+    adapter_of_zeros,
+    check_files,
+    check_resumed,
+    check_starts_at_its_reference,
+    check_tripped,
+    left_as_it_was,
+    letters,
+    patients,
+)
+from tests.train.test_sft import weights
 
 # The tiny model's answers have no end: what would stop a real run only warns here.
 SETTINGS = Grpo(
@@ -46,8 +54,8 @@ def settings(**change: object) -> Grpo:
     return SETTINGS.model_copy(update=change)
 
 
-def trained(load: Load, sft_adapter: Path, folder: Path, made: Grpo, method: Method = "grpo", reward: object = letters) -> None:
-    run_grpo(PROMPTS, load(), sft_adapter, reward, made, method, folder, 0, Silent(), reward_name="letters")  # type: ignore[arg-type]
+def trained(load: Load, sft_adapter: Path, folder: Path, made: Grpo, method: Method = "grpo", reward: Reward = letters) -> None:
+    run_grpo(PROMPTS, load(), sft_adapter, reward, made, method, folder, 0, Silent(), reward_name="letters")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -55,8 +63,6 @@ def test_one_base_serves_policy_reference_and_reward(
     method: Method, load: Load, sft_adapter: Path, reward_adapter: Path, tmp_path: Path
 ) -> None:
     loaded = load()
-    base, before, answers_before = loaded.model, fingerprint(loaded.model), logits(loaded)
-    model = RewardModel(loaded, reward_adapter)
     names: list[tuple[str, ...]] = []
 
     def reward(answers: Sequence[Answered]) -> list[float]:
@@ -66,29 +72,18 @@ def test_one_base_serves_policy_reference_and_reward(
         assert trainable and all(".default." in name for name in trainable)
         return scores
 
-    funnel = run_grpo(PROMPTS, loaded, sft_adapter, reward, SETTINGS, method, tmp_path, 0, Silent(), reward_name="rm")
+    with left_as_it_was(loaded):
+        model = RewardModel(loaded, reward_adapter)
+        funnel = run_grpo(PROMPTS, loaded, sft_adapter, reward, SETTINGS, method, tmp_path, 0, Silent(), reward_name="rm")
     assert funnel == {"prompts": 6, "kept": 6}
     assert len(names) == 5 and all({"default", "ref"} < set(there) and len(there) == 3 for there in names[1:])
-    assert loaded.model is base and fingerprint(base) == before and torch.equal(logits(loaded), answers_before)
-    assert adapter_names(loaded) == () and not any(p.requires_grad for p in base.parameters())
-
-    rows = list(read_jsonl(tmp_path / "metrics.jsonl"))
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    rows, episodes = check_files(tmp_path, loaded, sft_adapter)
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-4) and rows[-1]["kl"] != rows[0]["kl"]
-    assert all(math.isfinite(value) for row in rows for value in row.values())
     assert {"score", "kl", "entropy", "zero_variance", "grad_norm", "loss", "lr", "tokens", "length_ratio"} <= rows[0].keys()
-    episodes = list(read_jsonl(tmp_path / "episodes.jsonl"))
-    assert [e["step"] for e in episodes] == [step for step in (1, 2, 3, 4) for _ in range(8)]
-    assert sum(e["completion_tokens"] for e in episodes if e["step"] == 3) == rows[2]["tokens"]
     groups = [{e["prompt_id"] for e in episodes[start : start + 4]} for start in range(0, 32, 4)]
     assert all(len(group) == 1 for group in groups)
     health = json.loads((tmp_path / "health.json").read_text())
-    assert health["baseline"]["answers"] == 8
     assert {"kl", "zero_variance", "boilerplate", "no_eos"} <= {found["name"] for found in health["checks"]}
-    start, end = weights(sft_adapter.parent), weights(tmp_path)
-    assert start.keys() == end.keys() and all(not torch.equal(start[name], end[name]) for name in start)
-    add_adapter(loaded, tmp_path / "adapter", "grpo")
-    assert not torch.equal(logits(loaded), answers_before)
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -111,29 +106,13 @@ def whole(
 def test_a_stopped_run_resumes_to_the_same_weights(
     stop: int, whole: tuple[Method, Path], load: Load, sft_adapter: Path, reward_adapter: Path, tmp_path: Path
 ) -> None:
-    """The reward is asked for the baseline, then once an update; interrupted in update 1 or 3, with a checkpoint every 2."""
     method, finished = whole
-    loaded, stopped = load(), tmp_path
-    model, calls = RewardModel(loaded, reward_adapter), iter(range(1, 100))
+    loaded = load()
 
-    def interrupted(answers: Sequence[Answered]) -> list[float]:
-        if next(calls) == stop:
-            raise KeyboardInterrupt
-        return model(answers)
+    def train(reward: Reward, folder: Path, progress: Progress) -> None:
+        run_grpo(PROMPTS, loaded, sft_adapter, reward, SETTINGS, method, folder, 0, progress, reward_name="rm")
 
-    with pytest.raises(KeyboardInterrupt):
-        run_grpo(PROMPTS, loaded, sft_adapter, interrupted, SETTINGS, method, stopped, 0, Silent(), reward_name="rm")
-    assert adapter_names(loaded) == () and not (stopped / "adapter").exists()
-    kept = last_checkpoint(stopped / "checkpoints")
-    assert (kept.name if kept else None) == (None if stop == 2 else "checkpoint-2")
-    progress = Counted()
-    run_grpo(PROMPTS, loaded, sft_adapter, model, SETTINGS, method, stopped, 0, progress, reward_name="rm")
-    assert (progress.total, progress.done + progress.rows) == (32, 32)
-    expected, got = weights(finished), weights(stopped)
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
-    for name in ("metrics.jsonl", "episodes.jsonl", "baseline.jsonl"):
-        assert list(read_jsonl(finished / name)) == list(read_jsonl(stopped / name)), name
-    assert (finished / "health.json").read_text() == (stopped / "health.json").read_text()
+    check_resumed(train, loaded, RewardModel(loaded, reward_adapter), finished, tmp_path, stop)
 
 
 @pytest.mark.slow
@@ -208,21 +187,14 @@ def test_a_policy_that_does_not_start_at_its_reference_is_refused(
 
 
 def test_a_tripwire_stops_before_it_learns_from_what_tripped_it(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
-    """The tiny model never ends its answers: no_eos is above .9 in update 1, so nothing is learned: the adapter is SFT's."""
     trained(load, sft_adapter, tmp_path, settings(tripwires="stop"))
-    (row,) = read_jsonl(tmp_path / "metrics.jsonl")
-    assert row["step"] == 1 and row["no_eos"] > 0.9 and "loss" not in row
-    health = json.loads((tmp_path / "health.json").read_text())
-    assert health["status"] == "broken" and "a tripwire stopped the run in update 1" in health["verdict"]
-    before, after = weights(sft_adapter.parent), weights(tmp_path)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    row, _ = check_tripped(tmp_path, sft_adapter)
+    assert "loss" not in row
 
 
 def test_a_base_in_4_bits_starts_at_its_reference(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     trained(lambda: load(quantization="nf4", dtype="bfloat16"), sft_adapter, tmp_path, settings(updates=2))
-    first, second = read_jsonl(tmp_path / "metrics.jsonl")
-    assert first["kl"] == 0.0 and second["kl"] != 0.0
-    assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.float32}
+    check_starts_at_its_reference(tmp_path)
 
 
 def test_answers_without_a_score_are_left_out_and_none_is_an_error(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
@@ -247,10 +219,6 @@ def test_a_finished_run_returns_at_once_and_another_method_is_other_work(load: L
     assert asked == [8, 8]
 
 
-def acknowledgement(facts: dict[str, dict[str, object]]) -> Callable[[Sequence[Answered]], list[float]]:
-    return lambda answers: [float(check(facts[m[0]["content"]], text).kept["empathy"]) for m, text in answers]
-
-
 def chance(answers: Sequence[Answered]) -> list[float]:
     """A number from 0 to 1 that is drawn by the answer's text: the same text always earns the same."""
     return [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) / 2**32 for _, text in answers]
@@ -263,16 +231,14 @@ def test_it_learns_what_it_is_rewarded_for_and_nothing_of_a_random_reward(tmp_pa
 
     About a third of the answers acknowledge at first. If nothing were learned, the share among 64 answers at the end less that
     among 64 of the baseline would have a standard deviation of at most .5 sqrt(2/64) = .09: .3 is more than three of them. Under
-    seed 0 the rise was .17, .42, .67, .55, .64 and .67 in the updates 3 to 8. An update is one step of Adam: with an lr of 2e-3
-    six of them came to .08.
+    seed 0 the rise was .17, .42, .67 and .55 in the updates 3 to 6. An update is one step of Adam: with an lr of 2e-3 six of them
+    came to .08.
     """
     loaded = load_model(Model())
-    with training(loaded, lambda model: new_adapter(model, Lora(r=8, alpha=16), 0)) as policy:
-        save_adapter(policy, tmp_path / "sft", {"stage": "sft"})
-    rows = [row for row in load_prompts(PromptSource(), 0).rows if row.facts["kind"] == "ordinary" and len(row.messages) == 1]
-    facts = {row.messages[0]["content"]: row.facts for row in rows}
+    adapter = adapter_of_zeros(loaded, tmp_path / "sft")
+    rows, acknowledges = patients()
     made = Grpo(
-        updates=8,
+        updates=6,
         batch_size=32,
         group_size=8,
         lr=1e-2,
@@ -282,13 +248,13 @@ def test_it_learns_what_it_is_rewarded_for_and_nothing_of_a_random_reward(tmp_pa
         max_new_tokens=40,
         baseline_samples=64,
     )
-    acknowledges, found = acknowledgement(facts), {}
+    found = {}
     for name, reward in (("acknowledges", acknowledges), ("chance", chance)):
         folder = tmp_path / name
-        run_grpo(rows[:64], loaded, tmp_path / "sft" / "adapter", reward, made, "grpo", folder, 0, Silent(), reward_name=name)
+        run_grpo(rows[:64], loaded, adapter, reward, made, "grpo", folder, 0, Silent(), reward_name=name)
         message = {row.id: row.messages for row in rows}
         shares = []
-        for file, last in (("baseline", 0), ("episodes", 7)):
+        for file, last in (("baseline", 0), ("episodes", made.updates - 1)):
             answers = [(message[e["prompt_id"]], e["text"]) for e in read_jsonl(folder / f"{file}.jsonl") if e["step"] >= last]
             shares.append(fmean(acknowledges(answers)))
         found[name] = shares[1] - shares[0]

@@ -27,7 +27,7 @@ from rlaif_dpo.train.micro_batch import MEMORY, in_micro_batches, trial_of
 from rlaif_dpo.train.reward import run_reward
 from rlaif_dpo.train.sft import run_sft
 from tests.train.conftest import LORA, preference_rows, sft_rows, written
-from tests.train.test_ppo import PROMPTS, letters
+from tests.train.rollouts import PROMPTS, letters
 from tests.train.test_sft import stop_training_at, weights
 
 pytestmark = pytest.mark.slow

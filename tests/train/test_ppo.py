@@ -1,9 +1,8 @@
 """PPO: four roles on one tiny base, resumed to the same weights, and, on the sandbox model, learning what it is rewarded for."""
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -13,24 +12,31 @@ import torch
 
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import read_jsonl
-from rlaif_dpo.messages import user
-from rlaif_dpo.models.adapters import adapter_names, add_adapter
+from rlaif_dpo.models.adapters import adapter_names
 from rlaif_dpo.models.load import LoadedModel, load_model
-from rlaif_dpo.progress import Silent
-from rlaif_dpo.prompts import load_prompts
-from rlaif_dpo.prompts.rows import PromptRow
-from rlaif_dpo.recipe.schema import Model, PromptSource
-from rlaif_dpo.recipe.training import Lora, Ppo
-from rlaif_dpo.sandbox.truth import check
+from rlaif_dpo.progress import Progress, Silent
+from rlaif_dpo.recipe.schema import Model
+from rlaif_dpo.recipe.training import Ppo
 from rlaif_dpo.train import ppo
 from rlaif_dpo.train.baseline import Baseline
-from rlaif_dpo.train.loop import last_checkpoint, read_head, save_adapter, training
+from rlaif_dpo.train.loop import read_head
 from rlaif_dpo.train.ppo import initial_value_head, run_ppo, score_scale
 from rlaif_dpo.train.reward import Answered, RewardModel
-from rlaif_dpo.train.sft import new_adapter
-from tests.train.test_sft import Counted, logits, weights
+from tests.train.rollouts import (
+    PROMPTS,
+    Load,
+    Reward,
+    adapter_of_zeros,
+    check_files,
+    check_resumed,
+    check_starts_at_its_reference,
+    check_tripped,
+    left_as_it_was,
+    letters,
+    patients,
+)
+from tests.train.test_sft import weights
 
-Load = Callable[..., LoadedModel]
 # The tiny model's answers have no end: what would stop a real run only warns here.
 SETTINGS = Ppo(
     updates=4,
@@ -46,30 +52,22 @@ SETTINGS = Ppo(
     baseline_samples=8,
     tripwires="warn",
 )
-PROMPTS = [PromptRow(f"p{i}", (user(f"hello {i}"),)) for i in range(6)]
-
-
-def letters(answers: Sequence[Answered]) -> list[float]:
-    return [sum(c.isascii() for c in text) / max(len(text), 1) for _, text in answers]
 
 
 def settings(**change: object) -> Ppo:
     return SETTINGS.model_copy(update=change)
 
 
-def fingerprint(model: torch.nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def trained(load: Load, sft_adapter: Path, folder: Path, made: Ppo = SETTINGS, reward: Reward = letters, **more: object) -> None:
+    loaded = load()
+    run_ppo(PROMPTS, loaded, sft_adapter, reward, made, folder, 0, Silent(), reward_name="letters", **more)  # type: ignore[arg-type]
+    assert adapter_names(loaded) == () and not getattr(loaded.model, "is_gradient_checkpointing", False)
 
 
 def test_four_roles_share_one_base(load: Load, sft_adapter: Path, reward_adapter: Path, tmp_path: Path) -> None:
     """Looked at from inside the run, whenever the reward is asked."""
     loaded = load()
-    base, before, answers_before = loaded.model, fingerprint(loaded.model), logits(loaded)
-    own = {id(parameter) for parameter in base.parameters()}
-    model = RewardModel(loaded, reward_adapter)
+    own = {id(parameter) for parameter in loaded.model.parameters()}
     names: list[tuple[str, ...]] = []
 
     def reward(answers: Sequence[Answered]) -> list[float]:
@@ -81,31 +79,18 @@ def test_four_roles_share_one_base(load: Load, sft_adapter: Path, reward_adapter
         return scores
 
     run = tmp_path / "run"
-    funnel = run_ppo(
-        PROMPTS, loaded, sft_adapter, reward, SETTINGS, run, 0, Silent(), reward_name="rm", value_from=reward_adapter
-    )
+    with left_as_it_was(loaded):
+        model = RewardModel(loaded, reward_adapter)
+        funnel = run_ppo(
+            PROMPTS, loaded, sft_adapter, reward, SETTINGS, run, 0, Silent(), reward_name="rm", value_from=reward_adapter
+        )
     assert funnel == {"prompts": 6, "kept": 6}
     assert len(names) == 5 and {name[:3] for name in names} == {("default", "ref", "ppo-value")}
     assert all(len(n) == 4 for n in names)
-    # Afterwards: the same object, not a bit of it changed, no adapter left.
-    assert loaded.model is base and fingerprint(base) == before and torch.equal(logits(loaded), answers_before)
-    assert adapter_names(loaded) == () and not any(p.requires_grad for p in base.parameters())
-
-    rows = list(read_jsonl(run / "metrics.jsonl"))
-    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    rows, _ = check_files(run, loaded, sft_adapter)
     # Policy and reference start as one model: their log-probabilities agree to the last bit, then part.
     assert rows[0]["kl"] == 0.0 and rows[0]["reward"] == pytest.approx(rows[0]["score"] - rows[0]["no_eos"], abs=1e-5)
-    assert all(math.isfinite(value) for row in rows for value in row.values())
     assert rows[-1]["kl"] != 0.0
-    episodes = list(read_jsonl(run / "episodes.jsonl"))
-    assert len(episodes) == 32 and [e["step"] for e in episodes] == [step for step in (1, 2, 3, 4) for _ in range(8)]
-    assert sum(e["completion_tokens"] for e in episodes if e["step"] == 1) == rows[0]["tokens"]
-    health = json.loads((run / "health.json").read_text())
-    assert health["baseline"]["answers"] == 8
-    start, end = weights(sft_adapter.parent), weights(run)
-    assert start.keys() == end.keys() and all(not torch.equal(start[name], end[name]) for name in start)
-    add_adapter(loaded, run / "adapter", "ppo")
-    assert not torch.equal(logits(loaded), answers_before)
 
 
 def test_the_value_function_starts_as_the_normalised_reward_model(load: Load, reward_adapter: Path) -> None:
@@ -139,31 +124,13 @@ def whole(load: Load, sft_adapter: Path, reward_adapter: Path, tmp_path_factory:
 def test_a_stopped_run_resumes_to_the_same_weights(
     stop: int, whole: Path, load: Load, sft_adapter: Path, reward_adapter: Path, tmp_path: Path
 ) -> None:
-    """The reward is asked for the baseline, then once an update; it is interrupted in the midst of update 1, 3 or 4, with a
-    checkpoint every 2. An adaptive coefficient is part of the state.
-    """
-    options = {"reward_name": "rm", "value_from": reward_adapter}
-    loaded, stopped = load(), tmp_path
-    model, calls = RewardModel(loaded, reward_adapter), iter(range(1, 100))
+    """An adaptive coefficient is part of the state."""
+    loaded = load()
 
-    def interrupted(answers: Sequence[Answered]) -> list[float]:
-        if next(calls) == stop:
-            raise KeyboardInterrupt
-        return model(answers)
+    def train(reward: Reward, folder: Path, progress: Progress) -> None:
+        run_ppo(PROMPTS, loaded, sft_adapter, reward, ADAPTIVE, folder, 0, progress, reward_name="rm", value_from=reward_adapter)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_ppo(PROMPTS, loaded, sft_adapter, interrupted, ADAPTIVE, stopped, 0, Silent(), **options)  # type: ignore[arg-type]
-    assert adapter_names(loaded) == () and not (stopped / "adapter").exists()
-    kept = last_checkpoint(stopped / "checkpoints")
-    assert (kept.name if kept else None) == (None if stop == 2 else "checkpoint-2")
-    progress = Counted()
-    run_ppo(PROMPTS, loaded, sft_adapter, model, ADAPTIVE, stopped, 0, progress, **options)  # type: ignore[arg-type]
-    assert (progress.total, progress.done + progress.rows) == (32, 32)
-    expected, got = weights(whole), weights(stopped)
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
-    for name in ("metrics.jsonl", "episodes.jsonl"):
-        assert list(read_jsonl(whole / name)) == list(read_jsonl(stopped / name))
-    assert (whole / "health.json").read_text() == (stopped / "health.json").read_text()
+    check_resumed(train, loaded, RewardModel(loaded, reward_adapter), whole, tmp_path, stop)
     assert len({row["kl_coef"] for row in read_jsonl(whole / "metrics.jsonl")}) > 1
 
 
@@ -171,10 +138,7 @@ def test_micro_batches_and_recomputed_layers_change_only_the_order_of_sums(load:
     """The first update's numbers with 2, 4 and 4 recomputed rows a pass. One epoch of one minibatch: a single gradient."""
     rows = []
     for name, change in (("two", {}), ("four", {"micro_batch_size": None}), ("again", {"gradient_checkpointing": True})):
-        made = settings(updates=1, epochs=1, batch_size=4, **change)
-        loaded = load()
-        run_ppo(PROMPTS, loaded, sft_adapter, letters, made, tmp_path / name, 0, Silent(), reward_name="letters")
-        assert not loaded.model.is_gradient_checkpointing
+        trained(load, sft_adapter, tmp_path / name, settings(updates=1, epochs=1, batch_size=4, **change))
         rows += list(read_jsonl(tmp_path / name / "metrics.jsonl"))
     assert rows[0]["grad_norm"] > 1e-3
     for other in rows[1:]:
@@ -188,16 +152,15 @@ def test_minibatches_do_not_depend_on_how_they_are_cut(load: Load, sft_adapter: 
     .05 of the way that the weights went is allowed; minibatches of other answers differ by more (the control).
     """
 
-    def trained(name: str, seed: int = 0, **change: object) -> torch.Tensor:
-        made = settings(updates=1, **change)
-        run_ppo(PROMPTS, load(), sft_adapter, letters, made, tmp_path / name, seed, Silent(), reward_name="letters")
+    def cut(name: str, **change: object) -> torch.Tensor:
+        trained(load, sft_adapter, tmp_path / name, settings(updates=1, **change))
         return torch.cat([tensor.flatten() for _, tensor in sorted(weights(tmp_path / name).items())])
 
     start = torch.cat([tensor.flatten() for _, tensor in sorted(weights(sft_adapter.parent).items())])
-    whole = trained("four", micro_batch_size=None)
+    whole = cut("four", micro_batch_size=None)
     way = (whole - start).norm()
-    assert all((trained(f"{n}", micro_batch_size=n) - whole).norm() < 0.05 * way for n in (1, 2))
-    assert (trained("control", minibatch_size=2, micro_batch_size=None) - whole).norm() > 0.05 * way
+    assert all((cut(f"{n}", micro_batch_size=n) - whole).norm() < 0.05 * way for n in (1, 2))
+    assert (cut("control", minibatch_size=2, micro_batch_size=None) - whole).norm() > 0.05 * way
 
 
 def test_dropout_in_the_sft_adapter_does_not_make_the_ratio_noise(
@@ -211,7 +174,7 @@ def test_dropout_in_the_sft_adapter_does_not_make_the_ratio_noise(
     config = json.loads((noisy / "adapter_config.json").read_text()) | {"lora_dropout": 0.5}
     (noisy / "adapter_config.json").write_text(json.dumps(config))
     made = settings(updates=1, gradient_checkpointing=True)
-    run_ppo(PROMPTS, load(), noisy, letters, made, tmp_path / "ppo", 0, Silent(), reward_name="letters")
+    trained(load, noisy, tmp_path / "ppo", made)
 
     @contextmanager
     def with_dropout(model: torch.nn.Module, gradient_checkpointing: bool) -> Iterator[None]:
@@ -220,7 +183,7 @@ def test_dropout_in_the_sft_adapter_does_not_make_the_ratio_noise(
 
     monkeypatch.setattr(ppo, "without_dropout", with_dropout)
     with pytest.raises(RuntimeError, match=r"not the one that was sampled from: a log-ratio is .* \(should be 0\)"):
-        run_ppo(PROMPTS, load(), noisy, letters, made, tmp_path / "control", 0, Silent(), reward_name="letters")
+        trained(load, noisy, tmp_path / "control", made)
 
 
 def test_a_policy_that_does_not_start_at_its_reference_is_refused(
@@ -240,7 +203,6 @@ def test_a_policy_that_does_not_start_at_its_reference_is_refused(
 
 
 def test_a_tripwire_stops_before_it_learns_from_what_tripped_it(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
-    """The tiny model never ends its answers: no_eos is above .9 in update 1, so nothing is learned: the adapter is SFT's."""
     said: list[str] = []
 
     class Heard(Silent):
@@ -249,52 +211,38 @@ def test_a_tripwire_stops_before_it_learns_from_what_tripped_it(load: Load, sft_
 
     made = settings(tripwires="stop")
     run_ppo(PROMPTS, load(), sft_adapter, letters, made, tmp_path, 0, Heard(), reward_name="letters")
-    (row,) = read_jsonl(tmp_path / "metrics.jsonl")
-    assert row["no_eos"] > 0.9 and "policy_loss" not in row
-    health = json.loads((tmp_path / "health.json").read_text())
-    assert health["status"] == "broken" and "a tripwire stopped the run in update 1" in health["verdict"]
-    assert said[-1] == health["verdict"] and any("answers do not end" in sentence for sentence in said)
-    before, after = weights(sft_adapter.parent), weights(tmp_path)
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    row, verdict = check_tripped(tmp_path, sft_adapter)
+    assert "policy_loss" not in row
+    assert said[-1] == verdict and any("answers do not end" in sentence for sentence in said)
 
 
 @pytest.mark.slow
 def test_a_base_in_4_bits_starts_at_its_reference(load: Load, sft_adapter: Path, reward_adapter: Path, tmp_path: Path) -> None:
-    """Policy and reference are bit-equal adapters that see the same batches: KL is 0, not only small."""
     loaded = load(quantization="nf4", dtype="bfloat16")
-    model = RewardModel(loaded, reward_adapter)
-    made = settings(updates=2)
-    run_ppo(PROMPTS, loaded, sft_adapter, model, made, tmp_path, 0, Silent(), reward_name="rm", value_from=reward_adapter)
-    first, second = read_jsonl(tmp_path / "metrics.jsonl")
-    assert first["kl"] == 0.0 and second["kl"] != 0.0
-    assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.float32}
-    assert getattr(loaded.model, "is_loaded_in_4bit", False) and adapter_names(loaded) == ()
+    reward = RewardModel(loaded, reward_adapter)
+    trained(lambda: loaded, sft_adapter, tmp_path, settings(updates=2), reward, value_from=reward_adapter)
+    check_starts_at_its_reference(tmp_path)
+    assert getattr(loaded.model, "is_loaded_in_4bit", False)
 
 
 def test_answers_without_a_score_are_left_out_and_none_is_an_error(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     def half(answers: Sequence[Answered]) -> list[float]:
         return [math.nan if i % 2 else 1.0 for i, _ in enumerate(answers)]
 
-    run_ppo(PROMPTS, load(), sft_adapter, half, settings(updates=1), tmp_path / "half", 0, Silent(), reward_name="half")
+    trained(load, sft_adapter, tmp_path / "half", settings(updates=1), half)
     (row,) = read_jsonl(tmp_path / "half" / "metrics.jsonl")
     assert row["no_score"] == 0.5
     with pytest.raises(UserError, match="None of 8 answers of the SFT model got a score"):
-        run_ppo(
-            PROMPTS, load(), sft_adapter, lambda answers: [math.nan] * len(answers), SETTINGS, tmp_path / "none", 0, Silent(),
-            reward_name="none",
-        )  # fmt: skip
+        trained(load, sft_adapter, tmp_path / "none", reward=lambda answers: [math.nan] * len(answers))
     with pytest.raises(UserError, match="the same score: set ppo.reward_scale: none"):
-        run_ppo(
-            PROMPTS, load(), sft_adapter, lambda answers: [1.0] * len(answers), settings(reward_scale="std"), tmp_path / "one", 0,
-            Silent(), reward_name="one",
-        )  # fmt: skip
+        trained(load, sft_adapter, tmp_path / "one", settings(reward_scale="std"), lambda answers: [1.0] * len(answers))
 
 
 @pytest.mark.slow
 def test_a_finished_run_returns_at_once_and_another_reward_is_other_work(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     made = settings(updates=1)
 
-    def run(name: str, reward: Callable[[Sequence[Answered]], list[float]]) -> dict[str, int]:
+    def run(name: str, reward: Reward) -> dict[str, int]:
         return run_ppo(PROMPTS, load(), sft_adapter, reward, made, tmp_path, 0, Silent(), reward_name=name)
 
     first = run("letters", letters)
@@ -313,15 +261,8 @@ def test_it_learns_what_it_is_rewarded_for(tmp_path: Path) -> None:
     rise was .78, .67 and .67 under the seeds 0, 1 and 2.
     """
     loaded = load_model(Model())
-    base, before = loaded.model, fingerprint(loaded.model)
-    with training(loaded, lambda model: new_adapter(model, Lora(r=8, alpha=16), 0)) as policy:
-        save_adapter(policy, tmp_path / "sft", {"stage": "sft"})
-    rows = [row for row in load_prompts(PromptSource(), 0).rows if row.facts["kind"] == "ordinary" and len(row.messages) == 1]
-    facts = {row.messages[0]["content"]: row.facts for row in rows}
-
-    def acknowledges(answers: Sequence[Answered]) -> list[float]:
-        return [float(check(facts[messages[0]["content"]], text).kept["empathy"]) for messages, text in answers]
-
+    adapter, folder = adapter_of_zeros(loaded, tmp_path / "sft"), tmp_path / "ppo"
+    rows, acknowledges = patients()
     made = Ppo(
         updates=5,
         batch_size=32,
@@ -334,11 +275,10 @@ def test_it_learns_what_it_is_rewarded_for(tmp_path: Path) -> None:
         max_new_tokens=40,
         baseline_samples=32,
     )
-    adapter, folder = tmp_path / "sft" / "adapter", tmp_path / "ppo"
-    run_ppo(rows[:64], loaded, adapter, acknowledges, made, folder, 0, Silent(), reward_name="acknowledges")
+    with left_as_it_was(loaded):
+        run_ppo(rows[:64], loaded, adapter, acknowledges, made, folder, 0, Silent(), reward_name="acknowledges")
     curve = list(read_jsonl(folder / "metrics.jsonl"))
     assert fmean(row["score"] for row in curve[-2:]) - curve[0]["score"] > 0.3
     assert curve[0]["kl"] == 0.0 and 0.1 < curve[-1]["kl"] < 10
-    assert loaded.model is base and fingerprint(base) == before
     health = json.loads((folder / "health.json").read_text())
     assert "The mean score rose by" in json.dumps(health) and health["status"] != "broken"
