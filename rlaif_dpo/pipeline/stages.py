@@ -88,6 +88,7 @@ SHARED = (
         asks=lambda recipe: {recipe.model.path},
         perform=perform.sft,
         outputs=(SFT_ADAPTER,),
+        spreads=True,
     ),
     Stage(
         name="25-audit",
@@ -141,6 +142,7 @@ DPO = Stage(
     asks=lambda recipe: {recipe.model.path},
     perform=perform.dpo,
     outputs=(ADAPTERS["dpo"], "40-dpo/health.json"),
+    spreads=True,
 )
 REWARD = Stage(
     name="40-reward",

@@ -25,6 +25,7 @@ from rlaif_dpo.train.loop import (
     training,
 )
 from rlaif_dpo.train.micro_batch import Event, in_micro_batches, nobody, trial_of
+from rlaif_dpo.train.processes import is_main
 
 if TYPE_CHECKING:
     from rlaif_dpo.train.trl_adapter import SoftDPOTrainer
@@ -65,7 +66,8 @@ def run_dpo(
     if work is None:
         return pairs.funnel
 
-    from rlaif_dpo.train.trl_adapter import dpo_trainer, steps_per_epoch
+    from rlaif_dpo.train.arguments import steps_per_epoch
+    from rlaif_dpo.train.trl_adapter import dpo_trainer
 
     train, held_out, stage_seed = pairs.train, pairs.held_out, trainer_seed(seed, "dpo")
 
@@ -77,9 +79,10 @@ def run_dpo(
             trainer = dpo_trainer(policy, train, held_out, loaded, settings, work.checkpoints, stage_seed, tracking)
             check_start(trainer, settings, loaded.dtype)
             curve = fit(trainer, folder, steps_per_epoch(settings, len(train)), len(train), settings.epochs, progress, "DPO")
-            scores = trainer.score(trainer.eval_dataset if held_out else trainer.train_dataset)
+            scores = trainer.score(trainer.eval_dataset if held_out else trainer.train_dataset.select(range(len(train))))
             verdict = health(curve, scores, settings.beta, "held-out" if held_out else "training")
-            write_json(folder / "health.json", verdict)
+            if is_main():
+                write_json(folder / "health.json", verdict)
             save_adapter(policy, folder, work.meta)
         progress.say(verdict["verdict"])
 
