@@ -14,11 +14,12 @@ import psutil
 import pytest
 
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import JsonlWriter, read_json, read_jsonl, write_jsonl
+from rlaif_dpo.files import JsonlWriter, read_json, read_jsonl, write_json, write_jsonl
 from rlaif_dpo.pipeline import launch as launching
 from rlaif_dpo.pipeline import runner
 from rlaif_dpo.pipeline import spread as spreading
 from rlaif_dpo.pipeline.directory import create
+from rlaif_dpo.pipeline.gate import AUDIT
 from rlaif_dpo.pipeline.launch import CONFIGS, Launch, launch_of
 from rlaif_dpo.pipeline.pool import ModelPool
 from rlaif_dpo.pipeline.spread import LOG, REPORT, Reporter, spread, supervise
@@ -239,7 +240,7 @@ def alive(pid: int) -> bool:
 
 
 RECIPE = (
-    "name: tiny\nconstitution: constitution.yaml\nmodel:\n  path: model\n"
+    "name: tiny\nconstitution: constitution.yaml\nmodel:\n  path: {model}\n"
     "prompts:\n  source: prompts.jsonl\n  revise: 10\n  pairs: 10\n  evaluate: 10\n"
     "lora:\n  r: 4\n  alpha: 8\n"
     "sft:\n  batch_size: 4\n  lr: 1e-3\n  epochs: 30\n  save_steps: 5\n"
@@ -258,8 +259,13 @@ def only_training(recipe: Recipe) -> tuple[Stage, ...]:
         return perform
 
     work = {"10-revise": made(REVISED, sft_rows(13)), "30-pairs": made(PREFERENCES, preference_rows(30))}
-    work["25-audit"] = made("25-audit/audit.json", [])
+    work["25-audit"] = unaudited
     return tuple(replace(stage, perform=work.get(stage.name, stage.perform)) for stage in stages_of(recipe))
+
+
+def unaudited(context: Context) -> dict[str, int]:
+    write_json(context.directory.path / AUDIT, None)
+    return {}
 
 
 def run_training(folder: str, root: str, until: str, launch: Launch | None) -> None:
@@ -273,10 +279,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on_alone(world: World, monkeypa
 
     The weights of both stages are those of a run in one process; finished stages are skipped whatever the number of processes.
     """
-    monkeypatch.chdir(world.folder)
     monkeypatch.setattr(runner, "stages_of", only_training)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    (world.folder / "recipe.yaml").write_text(RECIPE)
+    (world.folder / "recipe.yaml").write_text(RECIPE.format(model=world.folder / "model"))
     for file in (world.folder / "model").iterdir():
         file.unlink()
     tiny_model_folder(world.folder, "model", weight_scale=0.1)
