@@ -14,7 +14,7 @@ from rlaif_dpo.pipeline.pool import ModelPool
 from rlaif_dpo.pipeline.spread import REPORT, Reporter
 from rlaif_dpo.pipeline.stage import Context, Counts
 from rlaif_dpo.pipeline.stages import stage_index, stages_of
-from rlaif_dpo.progress import Silent
+from rlaif_dpo.progress import Progress, Silent
 from rlaif_dpo.recipe import load_recipe
 
 
@@ -55,7 +55,7 @@ def _perform(run: Path, name: str, report: JsonlWriter) -> Counts:
     directory, recipe = RunDirectory(run), load_recipe(run / "recipe.yaml")
     stages = stages_of(recipe)
     on_load = (lambda: directory.write_env(describe_hardware(recipe.model.dtype))) if is_main() else (lambda: None)
-    progress = Reporter(report) if is_main() else Silent()
+    progress: Progress = Reporter(report) if is_main() else Silent()
     pool = ModelPool(recipe, progress, on_load=on_load)
     context = Context(recipe, load_constitution(run / "constitution.lock.yaml"), directory, pool, progress)
     counts = stages[stage_index(name, stages)].perform(context)

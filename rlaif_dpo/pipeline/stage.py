@@ -122,7 +122,7 @@ class Stage:
         found |= {f"file {name}": file_ingredient(run / name) for name in self.inputs(recipe)}
         asked = set(self.asks(recipe))
         for name, endpoint in roles.endpoints(recipe, asked).items():
-            found[f"endpoint {name}"] = [endpoint.base_url, endpoint.model, endpoint.votes]
+            found[f"endpoint {name}"] = [endpoint.urls[0], endpoint.model, endpoint.votes]
         outside = {f"content of model {name}": model_folder(name) for name in roles.local(recipe, asked)}
         outside |= {f"content of {name_of(Path(path))}": Path(path) for path in self.outside(recipe)}
         return found | {what: file_ingredient(path) for what, path in outside.items() if path.exists()}
