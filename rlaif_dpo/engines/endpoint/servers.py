@@ -69,9 +69,9 @@ class Servers:
             except Closed:
                 if self.reason is not None:
                     raise
-                self._leave_out(client)
             finally:
                 self._rows[client.url] -= 1
+            self._leave_out_if_closed(client)
             tried.add(client.url)
             if taken and taken[-1][0].outcome != "error":
                 break
@@ -119,13 +119,14 @@ class Servers:
                 except Closed:
                     if self.reason is not None:
                         raise
-                    self._leave_out(client)
+                    self._leave_out_if_closed(client)
                 else:
                     return found
         raise Closed
 
-    def _leave_out(self, client: Client) -> None:
-        if client.url not in self._left_out:
+    def _leave_out_if_closed(self, client: Client) -> None:
+        """Say so, once; `_next` leaves it out anyway. Where all have ended, the reason is told instead."""
+        if client.gate.reason is not None and self.reason is None and client.url not in self._left_out:
             self._left_out.add(client.url)
             self._say(f"{self._name}: goes on without {client.url} ({client.gate.reason})")
 
