@@ -181,7 +181,8 @@ def stock_dpo(loaded: LoadedModel, lora: Lora, settings: Any, length: int, folde
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-    from rlaif_dpo.train.trl_adapter import _arguments, _pairs, steps_per_epoch
+    from rlaif_dpo.train.arguments import shared_arguments, steps_per_epoch
+    from rlaif_dpo.train.trl_adapter import OURS, _pairs
 
     class Tokenised(DPOTrainer):
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -189,13 +190,13 @@ def stock_dpo(loaded: LoadedModel, lora: Lora, settings: Any, length: int, folde
 
     rows = examples(STEPS * settings.batch_size, length, 2, loaded)
     steps = steps_per_epoch(settings, len(rows)) * settings.epochs
-    arguments = _arguments(settings, steps, loaded, folder, 0, NO_TRACKING, "dpo")
+    arguments = shared_arguments(settings, steps, loaded, folder, 0, NO_TRACKING, "dpo")
     config = DPOConfig(beta=settings.beta, max_length=None, precompute_ref_log_probs=True, **arguments)
     with from_sft(loaded, lora, folder) as policy:
         trainer = Tokenised(
             model=policy,
             args=config,
-            train_dataset=_pairs(rows).remove_columns("p"),
+            train_dataset=_pairs(rows).remove_columns(list(OURS)),
             processing_class=loaded.tokenizer,
             data_collator=DataCollatorForPreference(pad_token_id=loaded.tokenizer.pad_token_id),
         )

@@ -9,6 +9,7 @@ import typer
 from rlaif_dpo.cli.output import Json, Overrides, RecipeArgument, Root, print_json, print_table
 from rlaif_dpo.cli.progress import terminal_progress
 from rlaif_dpo.cli.rounds import print_rounds
+from rlaif_dpo.errors import UserError
 
 TRUTH = ("adherence", "knowledge", "dangerous_complied", "dangerous_explained", "benign_refused")
 
@@ -19,6 +20,13 @@ def run(
     from_stage: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Redo from this stage on.")] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try failed rows of finished stages again.")] = False,
+    accelerate: Annotated[
+        str | None,
+        typer.Option(metavar="ddp", help="Train (20-sft, 40-dpo) on several GPUs, one process each; docs/several-gpus.md."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(metavar="N", help="With --accelerate: how many processes; without, one for each visible GPU.")
+    ] = None,
     root: Root = "runs",
     json: Json = False,
 ) -> None:
@@ -34,15 +42,18 @@ def run(
     from rlaif_dpo.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides or ())
+    if processes is not None and accelerate is None:
+        raise UserError("--processes says over how many processes --accelerate spreads the training; add --accelerate ddp")
+    launch = pipeline.launch_of(accelerate, processes, settings) if accelerate else None
     rounds: dict[str, Any] | None = None
     try:
         with terminal_progress() as progress:
             if settings.iterates:
-                rounds = pipeline.run_rounds(settings, root, from_stage, until, progress, retry)
+                rounds = pipeline.run_rounds(settings, root, from_stage, until, progress, retry, launch)
             else:
-                done = pipeline.run(settings, root, from_stage, until, progress, retry)
+                done = pipeline.run(settings, root, from_stage, until, progress, retry, launch)
     except KeyboardInterrupt:
-        command = pipeline.resume_command(settings, root, until)
+        command = pipeline.resume_command(settings, root, until, launch)
         typer.echo(f"\nStopped; what is done is kept. To go on:\n  {command}", err=True)
         raise typer.Exit(130) from None
     if rounds is not None:

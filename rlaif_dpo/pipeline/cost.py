@@ -105,10 +105,10 @@ def bill_of(name: str, endpoint: Endpoint, works: Sequence[Work]) -> Bill | None
 
 def _seconds(endpoint: Endpoint, requests: int, read: int, wrote: int, wait: float, pace: float) -> float:
     """How long it takes: side by side as far as `concurrency` goes, and no faster than the limits per minute allow."""
-    at_once = min(endpoint.concurrency, requests)
+    at_once, servers = min(endpoint.most_at_once, requests), len(endpoint.urls)
     minutes = [
-        (requests - 1) / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0,
-        (read + wrote) / endpoint.tokens_per_minute if endpoint.tokens_per_minute else 0.0,
+        (requests - servers) / (endpoint.requests_per_minute * servers) if endpoint.requests_per_minute else 0.0,
+        (read + wrote) / (endpoint.tokens_per_minute * servers) if endpoint.tokens_per_minute else 0.0,
     ]
     return max((requests * wait + wrote / pace) / at_once, *(60 * minute for minute in minutes))
 

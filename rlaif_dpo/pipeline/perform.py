@@ -124,12 +124,18 @@ def pairs(c: Context) -> Counts:
 def dpo(c: Context) -> Counts:
     from rlaif_dpo.pipeline.rewards import build_held_out
     from rlaif_dpo.train.dpo import run_dpo
+    from rlaif_dpo.train.processes import world_size
 
     rows, reference, folder = c.directory.path / PREFERENCES, c.directory.path / SFT_ADAPTER, c.directory.folder("40-dpo")
     settings, seed, event = c.recipe.dpo, c.recipe.seed, c.micro_batch("40-dpo")
     prompts = c.prompts("pairs")
-    looked_at = derive_rng(seed, "looks").sample(prompts, min(settings.looks.answers, len(prompts)))
-    held_out = build_held_out(c, looked_at, settings.looks, folder)
+    looked_at: list[PromptRow] = []
+    held_out = None
+    if world_size() == 1:
+        looked_at = derive_rng(seed, "looks").sample(prompts, min(settings.looks.answers, len(prompts)))
+        held_out = build_held_out(c, looked_at, settings.looks, folder)
+    elif settings.looks.times:
+        c.progress.say("DPO: several processes train together, so nobody looks at answers on the way (dpo.looks).")
     return run_dpo(
         rows, c.pool.base_for_training(), reference, settings, folder, seed, c.progress, c.tracking, event, looked_at, held_out,
         c.recipe.model.max_batch_tokens,

@@ -120,6 +120,14 @@ class ModelPool:
             self._store.close()
         self._open, self._store = {}, None
 
+    def release(self) -> None:
+        """Let the base go, so that other processes have its memory. It is loaded again when it is asked for."""
+        if self._base is not None:
+            from rlaif_dpo.models.hardware import release_memory
+
+            self._base = None
+            release_memory()
+
     def base_for_training(self) -> "LoadedModel":
         """The base, once the memory of models that are gone is given back. Trainers take all adapters off it."""
         from rlaif_dpo.models.hardware import release_memory

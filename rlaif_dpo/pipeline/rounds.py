@@ -9,6 +9,7 @@ from rlaif_dpo.files import read_json, write_json, write_text
 from rlaif_dpo.pipeline import runner
 from rlaif_dpo.pipeline.directory import ROUNDS, RunDirectory, create, is_rounds
 from rlaif_dpo.pipeline.gate import AUDIT
+from rlaif_dpo.pipeline.launch import Launch
 from rlaif_dpo.pipeline.preflight import Plan
 from rlaif_dpo.pipeline.preflight import plan as plan_of
 from rlaif_dpo.pipeline.runner import Run
@@ -31,6 +32,7 @@ def run(
     until: str | None = None,
     progress: Progress | None = None,
     retry: bool = False,
+    launch: Launch | None = None,
 ) -> Run:
     """Do what `recipe` asks for and is not done yet, in `root/<recipe.name>`; of several rounds, returns the one that is kept.
 
@@ -41,13 +43,14 @@ def run(
         until: Stop after this stage, named in the same way.
         progress: Who is told.
         retry: Try the rows again that failed in finished stages. A stage that is resumed always does.
+        launch: Do the stages that train in several processes, as `launch_of` allowed; what they train is the same.
 
     Raises:
         UserError: A stage name, the recipe's files, a run in use, a full disk. All finished rows are kept.
     """
     if not recipe.iterates:
-        return runner.run(recipe, root, from_stage, until, progress, retry)
-    found = run_rounds(recipe, root, from_stage, until, progress, retry)
+        return runner.run(recipe, root, from_stage, until, progress, retry, launch)
+    found = run_rounds(recipe, root, from_stage, until, progress, retry, launch)
     return Run(Path(root) / recipe.name / f"round-{found['best'] or 1}")
 
 
@@ -58,6 +61,7 @@ def run_rounds(
     until: str | None = None,
     progress: Progress | None = None,
     retry: bool = False,
+    launch: Launch | None = None,
 ) -> dict[str, Any]:
     """`run` of several rounds; returns what docs/rounds.md says of rounds.json.
 
@@ -82,7 +86,7 @@ def run_rounds(
             own = round_recipe(recipe, number, folder)
             last = end[1] if end is not None and end[0] == number else None
             try:
-                runner.run(own, folder, _from(begin, own, number), last, told, retry)
+                runner.run(own, folder, _from(begin, own, number), last, told, retry, launch)
             except UserError as error:
                 if number == 1 or not _is_refused(folder / own.name):
                     raise

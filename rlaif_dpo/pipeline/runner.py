@@ -14,7 +14,9 @@ from rlaif_dpo.files import write_text
 from rlaif_dpo.pipeline.checks import check_gold, check_keys, check_recipe, check_start, check_suites, check_trackers
 from rlaif_dpo.pipeline.directory import RunDirectory, create, disk_full, is_rounds, open_run, store_of, unwritable
 from rlaif_dpo.pipeline.keys import changes, key_of
+from rlaif_dpo.pipeline.launch import Launch
 from rlaif_dpo.pipeline.pool import ModelPool
+from rlaif_dpo.pipeline.spread import spread
 from rlaif_dpo.pipeline.stage import SFT_ADAPTER, Context, Stage
 from rlaif_dpo.pipeline.stages import OPTIMIZERS, REPORT, SUITES_STAGE, stage_index, stages_of
 from rlaif_dpo.pipeline.state import StageStatus, status
@@ -68,6 +70,7 @@ def run(
     until: str | None = None,
     progress: Progress | None = None,
     retry: bool = False,
+    launch: Launch | None = None,
 ) -> Run:
     """Do the stages of `recipe`, one run, in `root/<recipe.name>` that are not done yet.
 
@@ -78,6 +81,7 @@ def run(
         until: Stop after this stage.
         progress: Who is told.
         retry: Try the rows again that failed in finished stages. A stage that is resumed always does.
+        launch: Do the stages that train in several processes, as `launch_of` allowed; what they train is the same.
 
     Raises:
         UserError: A stage name, the recipe's files, a run in use, a full disk. All finished rows are kept.
@@ -102,7 +106,7 @@ def run(
     with directory.lock():
         store, policy = store_of(directory.path), directory.path / SFT_ADAPTER
         pool = ModelPool(recipe, told, store, on_load=lambda: _write_env(directory, recipe), policy=policy)
-        context = Context(recipe, constitution, directory, pool, told)
+        context = Context(recipe, constitution, directory, pool, told, launch)
         at = "inputs"
         try:
             write_text(directory.path / "recipe.yaml", dump_recipe(recipe))
@@ -133,11 +137,12 @@ def run(
     return Run(directory.path)
 
 
-def resume_command(recipe: Recipe, root: Path | str = "runs", until: str | None = None) -> str:
+def resume_command(recipe: Recipe, root: Path | str = "runs", until: str | None = None, launch: Launch | None = None) -> str:
     """The command line that goes on with a stopped run."""
     words = ["rlaif-dpo", "run", str(Path(root) / recipe.name / "recipe.yaml")]
     words += ["--root", str(root)] if Path(root) != Path("runs") else []
     words += ["--until", until] if until else []
+    words += ["--accelerate", launch.strategy, "--processes", str(launch.processes)] if launch else []
     return shlex.join(words)
 
 
@@ -169,7 +174,7 @@ def _perform(stage: Stage, context: Context, retry: bool) -> None:
         say(f"{stage.name}: redone because {'; '.join(changed)}" if changed else f"{stage.name}: starts")
     record = directory.begin(stage.name, key, ingredients)
     start = time.monotonic()
-    counts = stage.perform(context)
+    counts = spread(stage, context) if context.launch and stage.spreads else stage.perform(context)
     if failed := stage.failed_rows(directory.folder(stage.name)):
         counts = counts | {FAILED: failed}
     done = directory.finish(record, time.monotonic() - start, counts, stage.outputs)

@@ -15,6 +15,7 @@ from rlaif_dpo.models.source import model_folder
 from rlaif_dpo.pipeline import roles
 from rlaif_dpo.pipeline.directory import RunDirectory
 from rlaif_dpo.pipeline.keys import Ingredients, constitution_ingredients, file_ingredient, recipe_ingredients
+from rlaif_dpo.pipeline.launch import Launch
 from rlaif_dpo.pipeline.pool import ModelPool
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
@@ -48,6 +49,7 @@ class Context:
     directory: RunDirectory
     pool: ModelPool
     progress: Progress
+    launch: Launch | None = None
 
     @property
     def tracking(self) -> "Tracking":
@@ -82,6 +84,7 @@ class Stage:
         outside: The other paths outside the run it reads; those that exist count with their content.
         also: What else its result depends on, by name, from the recipe and the run directory.
         journals: The files in its folder whose rows are a model's answers or a judge's, and may have failed.
+        spreads: Whether `--accelerate` has several processes do it.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Stage:
     outside: Callable[[Recipe], Iterable[str | Path]] = lambda recipe: ()
     also: Callable[[Recipe, Path], Ingredients] = lambda recipe, run: {}
     journals: tuple[str, ...] = ()
+    spreads: bool = False
 
     def failed_rows(self, folder: Path) -> int:
         """Rows of the journals whose request failed, and was not had later."""
@@ -119,7 +123,7 @@ class Stage:
         found |= {f"file {name}": file_ingredient(run / name) for name in self.inputs(recipe)}
         asked = set(self.asks(recipe))
         for name, endpoint in roles.endpoints(recipe, asked).items():
-            found[f"endpoint {name}"] = [endpoint.base_url, endpoint.model, endpoint.votes]
+            found[f"endpoint {name}"] = [endpoint.urls[0], endpoint.model, endpoint.votes]
         outside = {f"content of model {name}": model_folder(name) for name in roles.local(recipe, asked)}
         outside |= {f"content of {name_of(Path(path))}": Path(path) for path in self.outside(recipe)}
         return found | {what: file_ingredient(path) for what, path in outside.items() if path.exists()}

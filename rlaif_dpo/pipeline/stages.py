@@ -90,6 +90,7 @@ SHARED = (
         asks=lambda recipe: {recipe.model.path},
         perform=perform.sft,
         outputs=(SFT_ADAPTER,),
+        spreads=True,
     ),
     Stage(
         name="25-audit",
@@ -152,6 +153,7 @@ DPO = Stage(
     asks=lambda recipe: {recipe.model.path} | _onlooker(recipe),
     perform=perform.dpo,
     outputs=(ADAPTERS["dpo"], "40-dpo/health.json"),
+    spreads=True,
 )
 REWARD = Stage(
     name="40-reward",

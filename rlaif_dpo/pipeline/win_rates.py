@@ -108,7 +108,7 @@ def _judge(
     check_judge(recipe.judge)
     check_keys(recipe)
     endpoints = roles.endpoints(recipe, roles.judges(recipe))
-    servers = {name: [endpoint.base_url, endpoint.model] for name, endpoint in endpoints.items()}
+    servers = {name: [endpoint.urls[0], endpoint.model] for name, endpoint in endpoints.items()}
     texts = [[c.id, c.first, c.second] for c in comparisons]
     key = content_hash(json.dumps([recipe.judge.model_dump(mode="json"), recipe.model.path, servers, constitution.hash, texts]))
     pool = ModelPool(recipe, progress, store_of(run), policy=run / SFT_ADAPTER)

@@ -119,18 +119,18 @@ class Price(Section):
 class Endpoint(Section):
     """An OpenAI-compatible server. The roles (`judge.model`, `revise.critic`, ...) call it by its name in `endpoints`."""
 
-    base_url: str
-    """E.g. `https://api.openai.com/v1` or `http://localhost:8000/v1`."""
+    base_url: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """E.g. `http://localhost:8000/v1`; or a list of servers with the same model, which share the load."""
     model: str
     """The model's name there."""
     api_key_env: str | None = None
     """The environment variable that holds the key; null: no key. The key itself never stands in a file."""
     concurrency: PositiveInt = 32
-    """The most requests in flight; fewer while the server pushes back."""
+    """The most requests in flight at a server; fewer while it pushes back."""
     requests_per_minute: PositiveInt | None = None
-    """Rate limit on requests."""
+    """Rate limit of a server on requests."""
     tokens_per_minute: PositiveInt | None = None
-    """Rate limit on tokens, prompt and completion."""
+    """Rate limit of a server on tokens, prompt and completion."""
     timeout_s: PositiveFloat = 120.0
     """For one request."""
     max_attempts: PositiveInt = 6
@@ -150,12 +150,24 @@ class Endpoint(Section):
 
     @model_validator(mode="after")
     def _check_endpoint(self) -> Self:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.netloc or "@" in url.netloc:
-            raise conflict("base_url", "it must look like https://host/v1, without a user name or a key in it")
+        for url in map(urlsplit, self.urls):
+            if url.scheme not in ("http", "https") or not url.netloc or "@" in url.netloc:
+                raise conflict("base_url", "it must look like https://host/v1, without a user name or a key in it")
+        if len({url.rstrip("/") for url in self.urls}) < len(self.urls):
+            raise conflict("base_url", "it names a server twice")
         if self.max_usd is not None and self.price is None:
             raise conflict("max_usd", "it needs `price`, which turns tokens into dollars")
         return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Of its servers. The first one's stands for all: what is known by it stays known when others are added."""
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+
+    @property
+    def most_at_once(self) -> int:
+        """Requests in flight at all servers together."""
+        return self.concurrency * len(self.urls)
 
 
 class Judging(Section):

@@ -18,6 +18,7 @@ from rlaif_dpo.files import Row, read_jsonl, write_json
 from rlaif_dpo.models.chat import render, stop_ids
 from rlaif_dpo.models.load import LoadedModel
 from rlaif_dpo.seeding import derive_seed
+from rlaif_dpo.train.processes import is_main
 
 TOO_LONG = "longer than max_length"
 REFUSED = "not taken by the chat template"
@@ -120,7 +121,8 @@ def read_preferences(rows_path: Path, loaded: LoadedModel, max_length: int, fold
     census = take_census(read_jsonl(rows_path), ("chosen", "rejected"), loaded, max_length)
     train, held_out = hold_out(census.examples)
     funnel = census.funnel | {"trained": len(train), "held out": len(held_out)}
-    write_json(folder / "census.json", census.summary() | funnel)
+    if is_main():
+        write_json(folder / "census.json", census.summary() | funnel)
     require_examples(census, rows_path.name)
     return Preferences(train, held_out, funnel)
 

@@ -27,6 +27,7 @@ from rlaif_dpo.train.loop import (
     training,
 )
 from rlaif_dpo.train.micro_batch import Event, in_micro_batches, nobody, trial_of
+from rlaif_dpo.train.processes import is_main
 
 if TYPE_CHECKING:
     from rlaif_dpo.train.held_out import HeldOut
@@ -74,8 +75,9 @@ def run_dpo(
     if work is None:
         return pairs.funnel
 
+    from rlaif_dpo.train.arguments import steps_per_epoch
     from rlaif_dpo.train.looks import Looks
-    from rlaif_dpo.train.trl_adapter import dpo_trainer, steps_per_epoch
+    from rlaif_dpo.train.trl_adapter import dpo_trainer
 
     train, unseen, stage_seed = pairs.train, pairs.held_out, trainer_seed(seed, "dpo")
 
@@ -95,9 +97,10 @@ def run_dpo(
                 )
                 trainer.add_callback(looks)
             curve = fit(trainer, folder, steps, len(train), settings.epochs, progress, "DPO")
-            scores = trainer.score(trainer.eval_dataset if unseen else trainer.train_dataset)
+            scores = trainer.score(trainer.eval_dataset if unseen else trainer.train_dataset.select(range(len(train))))
             verdict = health(curve, scores, settings.beta, "held-out" if unseen else "training", looks.checks() if looks else ())
-            write_json(folder / "health.json", verdict)
+            if is_main():
+                write_json(folder / "health.json", verdict)
             save_adapter(policy, folder, work.meta)
         progress.say(verdict["verdict"])
 

@@ -25,6 +25,7 @@ from rlaif_dpo.models.load import LoadedModel
 from rlaif_dpo.progress import Progress, Task
 from rlaif_dpo.recipe.training import Optimisation
 from rlaif_dpo.seeding import content_hash, derive_seed
+from rlaif_dpo.train.processes import is_main, wait_for_all, world_size
 
 META = "rlaif_dpo.json"
 METRICS = "metrics.jsonl"
@@ -92,6 +93,9 @@ def open_work(
     if read_meta(folder / "adapter").get("key") == key:
         remove_checkpoints(folder)
         return None
+    if is_main():
+        _open_checkpoints(folder, key)
+    wait_for_all()
     meta = {
         "stage": stage,
         "base": loaded.path,
@@ -100,7 +104,7 @@ def open_work(
         "rows": len(rows),
         "key": key,
     }
-    return Work(_open_checkpoints(folder, key), meta)
+    return Work(folder / CHECKPOINTS, meta)
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,8 @@ def trainer_seed(seed: int, stage: str) -> int:
 
 def remove_checkpoints(folder: Path) -> None:
     """Free the disk once the final adapter is there."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    if is_main():
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
@@ -192,7 +197,7 @@ def checkpointed(folder: Path) -> int:
 
 
 def fit(trainer: Any, folder: Path, steps: int, rows: int, epochs: int, progress: Progress, name: str) -> list[Row]:
-    """Train to the end, from the last complete checkpoint if there is one; returns the training curve.
+    """Train to the end, from the last complete checkpoint if there is one; returns the training curve (to the main process).
 
     A stop at any instant (Ctrl-C, a kill) keeps the last complete checkpoint; the curve is cut back to it on resume, so that no
     step is in it twice.
@@ -206,21 +211,26 @@ def fit(trainer: Any, folder: Path, steps: int, rows: int, epochs: int, progress
         progress: Told of finished rows and of their tokens.
         name: Of the bar.
     """
-    resume, done = last_checkpoint(folder / CHECKPOINTS), checkpointed(folder)
+    found, done = last_checkpoint(folder / CHECKPOINTS), checkpointed(folder)
+    resume = str(found) if found else None
+    trainer.add_callback(Complete())
+    if not is_main():
+        trainer.train(resume_from_checkpoint=resume)
+        return []
     metrics = folder / METRICS
     write_jsonl(metrics, [row for row in read_jsonl(metrics) if row["step"] <= done])
     if 0 < done < steps * epochs:
         progress.say(f"{name} resumes after step {done} of {steps * epochs}.")
-    batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+    batch = trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps * world_size()
     seen = done // steps * rows + done % steps * batch
     with JsonlWriter(metrics) as writer, progress.task(name, rows * epochs, seen) as task:
         trainer.add_callback(Curve(writer, task, steps, rows, batch))
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        trainer.train(resume_from_checkpoint=resume)
     return list(read_jsonl(metrics))
 
 
 class Curve(TrainerCallback):
-    """Writes a row per optimiser step, advances the bar, and marks each checkpoint once it is complete."""
+    """Writes a row per optimiser step, and advances the bar."""
 
     def __init__(self, writer: JsonlWriter, task: Task, steps: int, rows: int, batch: int) -> None:
         self._writer, self._task = writer, task
@@ -238,8 +248,14 @@ class Curve(TrainerCallback):
         last = state.global_step % self._steps == 0
         self._task.advance(self._rows - (self._steps - 1) * self._batch if last else self._batch, tokens)
 
+
+class Complete(TrainerCallback):
+    """Marks each checkpoint once every process has written its part."""
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        wait_for_all()
+        if is_main():
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 def save_adapter(policy: PeftModel, folder: Path, meta: Row, head: torch.Tensor | None = None) -> None:
@@ -248,6 +264,8 @@ def save_adapter(policy: PeftModel, folder: Path, meta: Row, head: torch.Tensor 
     The (1, d) weights of a scalar `head` go into the same file, under the name by which transformers' sequence classifiers call
     theirs: an adapter and its head cannot be parted, and peft puts both on such a classifier.
     """
+    if not is_main():
+        return
     final, draft = folder / "adapter", folder / ".adapter.tmp"
     shutil.rmtree(draft, ignore_errors=True)
     policy.save_pretrained(str(draft), selected_adapters=["default"], save_embedding_layers=False)
@@ -281,14 +299,13 @@ def read_meta(adapter: Path) -> Row:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def _open_checkpoints(folder: Path, key: str) -> Path:
+def _open_checkpoints(folder: Path, key: str) -> None:
     checkpoints = folder / CHECKPOINTS
     label = checkpoints / "key.txt"
     if not label.exists() or label.read_text() != key:
         shutil.rmtree(checkpoints, ignore_errors=True)
         (folder / METRICS).unlink(missing_ok=True)
         write_text(label, key)
-    return checkpoints
 
 
 def _step(checkpoint: Path) -> int:

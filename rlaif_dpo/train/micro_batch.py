@@ -1,6 +1,7 @@
 """How many rows go through a model at once: the recipe's number or one found by trial, and fewer when the memory runs out.
 
-The batch of an optimiser step stays as it is, and so does what is learned: fewer rows at once are accumulated more often.
+The batch of an optimiser step stays as it is, and so does what is learned: fewer rows at once are accumulated more often. Several
+processes share a batch out among them, and what is said here of rows at once holds for each.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +11,12 @@ from typing import TypeVar
 import torch
 
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.files import read_json, write_json
+from rlaif_dpo.files import Row, read_json, write_json
 from rlaif_dpo.models.hardware import release_memory
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.recipe.training import Optimisation, Training
 from rlaif_dpo.train.data import Example
+from rlaif_dpo.train.processes import Restart, is_main, world_size
 
 MEMORY = "micro_batch.json"
 """In a stage's folder: what was found out, so that a stopped run does not find it out again."""
@@ -58,28 +60,43 @@ def in_micro_batches(
 
     Raises:
         UserError: One row at once is too much.
+        Restart: One of several processes ran out of memory.
     """
+    share, known = settings.batch_size // world_size(), read_json(folder / MEMORY) or {}
 
-    def settle(size: int, because: str) -> None:
-        accumulation = settings.batch_size // size
-        write_json(folder / MEMORY, {"key": key, "micro_batch_size": size, "accumulation": accumulation, "because": because})
-        progress.say(f"{name}: {size} of {settings.batch_size} rows at once from here on: {because}.")
-        event(micro_batch_size=size, accumulation=accumulation, because=because)
+    def found(size: int, because: str) -> Row:
+        return {"key": key, "micro_batch_size": size, "accumulation": share // size, "because": because}
 
-    known = read_json(folder / MEMORY) or {}
-    size = min(settings.rows_at_once, known["micro_batch_size"] if known.get("key") == key else settings.batch_size)
+    def fewer(size: int) -> int:
+        """What to go on with after `size` was too much; several processes do not go on but begin again."""
+        if size == 1:
+            raise UserError(f"{name} ran out of memory with one row at once: {FIXES}.")
+        half = _at_most(size // 2, share)
+        if world_size() > 1:
+            raise Restart(found(half, f"the memory ran out with {size}"))
+        return half
+
+    size = _at_most(min(settings.rows_at_once, known["micro_batch_size"] if known.get("key") == key else share), share)
     if trial is not None and settings.micro_batch_size == "auto" and known.get("key") != key:
         while _runs_out(trial, settings, size):
-            size = _fewer(size, settings.batch_size, name)
-        settle(size, "found by trial on the longest rows")
+            size = fewer(size)
+        if is_main():
+            keep_size(folder, found(size, "found by trial on the longest rows"), name, settings.batch_size, progress, event)
     while _runs_out(train, settings, size):
-        size, before = _fewer(size, settings.batch_size, name), size
-        settle(size, f"the memory ran out with {before}")
+        size, before = fewer(size), size
+        keep_size(folder, found(size, f"the memory ran out with {before}"), name, settings.batch_size, progress, event)
+
+
+def keep_size(folder: Path, found: Row, name: str, batch: int, progress: Progress, event: Event) -> None:
+    """Write and say what was found out."""
+    write_json(folder / MEMORY, found)
+    progress.say(f"{name}: {found['micro_batch_size']} of {batch} rows at once from here on: {found['because']}.")
+    event(**{fact: value for fact, value in found.items() if fact != "key"})
 
 
 def trial_of(settings: T, examples: Sequence[Example]) -> tuple[T, list[Example]]:
     """Two steps, each on the longest rows that would be in memory at once: in the second the optimiser has its moments, too."""
-    size = settings.rows_at_once
+    size = settings.rows_at_once * world_size()
     longest = sorted(examples, key=lambda example: example.length, reverse=True)[:size]
     return settings.model_copy(update={"batch_size": size, "epochs": 2}), longest
 
@@ -96,8 +113,6 @@ def _runs_out(work: Callable[[S], None], settings: S, size: int) -> bool:
     return True
 
 
-def _fewer(size: int, batch: int, name: str) -> int:
-    """Half as many, or the next smaller number that divides the batch."""
-    if size == 1:
-        raise UserError(f"{name} ran out of memory with one row at once: {FIXES}.")
-    return max(fewer for fewer in range(1, size // 2 + 1) if batch % fewer == 0)
+def _at_most(size: int, share: int) -> int:
+    """`size`, or the next smaller number that divides the rows of a process."""
+    return max(fewer for fewer in range(1, size + 1) if share % fewer == 0)

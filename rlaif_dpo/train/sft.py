@@ -26,6 +26,7 @@ from rlaif_dpo.train.loop import (
     training,
 )
 from rlaif_dpo.train.micro_batch import Event, in_micro_batches, nobody, trial_of
+from rlaif_dpo.train.processes import is_main
 from rlaif_dpo.train.recovery import with_recovery
 
 
@@ -56,7 +57,8 @@ def run_sft(
             not fit it, or the memory does not suffice.
     """
     census = take_census(read_jsonl(rows_path), ("completion",), loaded, settings.max_length)
-    write_json(folder / "census.json", census.summary())
+    if is_main():
+        write_json(folder / "census.json", census.summary())
     require_examples(census, rows_path.name)
     examples, recovering = with_recovery(census.examples, settings.recovery, loaded, census.max_length, seed)
     funnel = census.funnel | ({"recovery": recovering} if recovering else {})
@@ -65,7 +67,8 @@ def run_sft(
     if work is None:
         return funnel
 
-    from rlaif_dpo.train.trl_adapter import sft_trainer, steps_per_epoch
+    from rlaif_dpo.train.arguments import steps_per_epoch
+    from rlaif_dpo.train.trl_adapter import sft_trainer
 
     stage_seed = trainer_seed(seed, "sft")
 

@@ -3,11 +3,8 @@
 tests/train/test_trl_contract.py names every private part of trl used here, and fails when a new version changes one.
 """
 
-import math
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -15,11 +12,10 @@ from typing import Any, Protocol, cast
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import torch
-from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from accelerate.utils import gather_object
+from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
-from transformers import PrinterCallback
-from transformers.integrations.integration_utils import TensorBoardCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.grpo_config import GRPOConfig
@@ -31,35 +27,56 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from rlaif_dpo.models.adapters import add_adapter, use_adapter
 from rlaif_dpo.models.load import LoadedModel
-from rlaif_dpo.recipe.training import Dpo, Grpo, Optimisation, Sft, Training
+from rlaif_dpo.recipe.training import Dpo, Grpo, Sft
+from rlaif_dpo.train.arguments import finish, one_gpu, quiet, shared_arguments, steps_per_epoch
 from rlaif_dpo.train.data import Example
 from rlaif_dpo.train.health import PairScore
-from rlaif_dpo.train.loop import NO_TRACKING, SCHEDULES, Tracking, trainer_seed
+from rlaif_dpo.train.loop import NO_TRACKING, Tracking, trainer_seed
 from rlaif_dpo.train.losses import constrained_sft, nll, preference_loss
+from rlaif_dpo.train.processes import EvenOrder, padding, world_size
 from rlaif_dpo.train.rollout import Episode
 
 IGNORED = -100
+OURS = ("p", "weight")
+"""Columns of pairs that trl does not know: P(chosen is better), and 1; 0 for padding."""
 Batch = dict[str, Any]
 
 
 @dataclass
 class SoftPreferenceCollator(DataCollatorForPreference):
-    """trl's collator (chosen rows first, then rejected ones), with `p` (rows,) beside the tokens."""
+    """trl's collator (chosen rows first, then rejected ones), with `p` and `weight` (rows,) beside the tokens."""
 
     def torch_call(self, examples: list[Batch]) -> Batch:
         batch: Batch = super().torch_call(examples)
-        batch["p"] = torch.tensor([example["p"] for example in examples], dtype=torch.float32)
+        for column in OURS:
+            batch[column] = torch.tensor([example[column] for example in examples], dtype=torch.float32)
         return batch
 
 
-class QuietSFTTrainer(SFTTrainer):
-    """SFT that sends no telemetry and writes no model card."""
+class Quiet:
+    """What our trainers have in common: no telemetry, no model card, the same order of rows whatever the number of processes.
+
+    Attributes:
+        rows: Of `train_dataset`, those that are learned from; the others are `padding`.
+    """
+
+    rows: int
 
     def _send_telemetry(self) -> None:
         pass
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         pass
+
+    def _get_train_sampler(self: Any, *args: Any) -> Any:
+        if world_size() > 1:
+            return EvenOrder(self.rows, len(self.train_dataset) - self.rows, self.args.data_seed)
+        trl: Any = super()
+        return trl._get_train_sampler(*args)
+
+
+class QuietSFTTrainer(Quiet, SFTTrainer):
+    """SFT."""
 
 
 class ConstrainedSFTTrainer(QuietSFTTrainer):
@@ -84,10 +101,10 @@ class ConstrainedSFTTrainer(QuietSFTTrainer):
         return losses.sum() / tokens
 
 
-class SoftDPOTrainer(DPOTrainer):
+class SoftDPOTrainer(Quiet, DPOTrainer):
     """DPO whose labels are probabilities: the loss of each pair takes its own `p` (see losses.py).
 
-    The rows come tokenised. No telemetry, no model card.
+    The rows come tokenised.
     """
 
     def __init__(self, preference: Dpo, **kwargs: Any) -> None:
@@ -95,29 +112,31 @@ class SoftDPOTrainer(DPOTrainer):
         self._mean_rows: float | None = None
         super().__init__(**kwargs)
 
-    def _send_telemetry(self) -> None:
-        pass
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()  # type: ignore[no-untyped-call]
-        self._signature_columns = sorted({*(self._signature_columns or ()), "p"})  # type: ignore[assignment]
+        self._signature_columns = sorted({*(self._signature_columns or ()), *OURS})  # type: ignore[assignment]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Batch], Any]:
         samples, items = super().get_batch_samples(*args, **kwargs)
-        self._mean_rows = sum(len(batch["p"]) for batch in samples) / max(1, len(samples))
+        rows = torch.tensor(sum(float(batch["weight"].sum()) for batch in samples), device=self.accelerator.device)
+        self._mean_rows = self.accelerator.reduce(rows, "sum").item() / max(1, len(samples) * world_size())
         return samples, items
 
     def compute_ref_log_probs(self, model: Any, inputs: Batch) -> tuple[Tensor, Tensor]:
         # The original hands every key it does not know to the model.
-        known = {key: value for key, value in inputs.items() if key != "p"}
+        known = {key: value for key, value in inputs.items() if key not in OURS}
         chosen, rejected = super().compute_ref_log_probs(model, known)  # type: ignore[no-untyped-call]
         return chosen, rejected
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        # trl hands them on in a file of a folder that only one process knows.
+        rows = self._in_batches(dataset, lambda batch: self.compute_ref_log_probs(self.model, batch))
+        for column, values in zip(("ref_chosen_logps", "ref_rejected_logps"), zip(*rows, strict=True), strict=True):
+            dataset = dataset.add_column(column, list(values))
+        return dataset
 
     def _compute_loss(self, model: Any, inputs: Batch, return_outputs: bool = False) -> Tensor:
         """A micro-batch's part in the mean loss of its step; trl's own metrics, and `expected_accuracy`, under trl's names."""
@@ -129,7 +148,7 @@ class SoftDPOTrainer(DPOTrainer):
         chosen_ratio, rejected_ratio = chosen - inputs["ref_chosen_logps"], rejected - inputs["ref_rejected_logps"]
         margin, p = chosen_ratio - rejected_ratio, inputs["p"]
         rows = preference_loss(settings.loss, margin, p, settings.beta, settings.label_noise)
-        likelihood = nll(chosen, chosen_tokens)
+        likelihood, weight = nll(chosen, chosen_tokens), inputs["weight"]
         agrees = (margin > 0).float()
         self._record(
             {
@@ -142,34 +161,39 @@ class SoftDPOTrainer(DPOTrainer):
                 "logps/rejected": rejected,
                 "drift/chosen": chosen_ratio / chosen_tokens,
                 "nll": likelihood,
-            }
+            },
+            inputs,
         )
-        self._total_train_tokens += int(inputs["attention_mask"].sum())
-        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
         # transformers divides by the micro-batches of the step, of which the last in an epoch may have fewer rows. Divided by
         # their mean number here, every row of a step counts the same.
-        return (rows + settings.nll * likelihood).sum() / (self._mean_rows or len(rows))
+        return ((rows + settings.nll * likelihood) * weight).sum() / (self._mean_rows or weight.sum())
 
     def score(self, dataset: Dataset) -> list[PairScore]:
         """Every pair of a dataset under the policy as it stands, in order."""
-        scores: list[PairScore] = []
-        size, model = self.args.per_device_train_batch_size, cast(PeftModel, self.model)
-        training = model.training
-        model.eval()
-        for start in range(0, len(dataset), size):
-            rows = [dataset[i] for i in range(start, min(start + size, len(dataset)))]
-            batch = self._prepare_inputs(self.data_collator(rows))
+        model = cast(PeftModel, self.model)
+
+        def columns(batch: Batch) -> tuple[Tensor, ...]:
             with torch.no_grad(), self.accelerator.autocast():
                 chosen, rejected = self._log_probs(model, batch)
-            columns = (
-                chosen - batch["ref_chosen_logps"],
-                rejected - batch["ref_rejected_logps"],
-                *self._lengths(batch),
-                batch["p"],
-            )
-            scores += [PairScore(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+            ratios = chosen - batch["ref_chosen_logps"], rejected - batch["ref_rejected_logps"]
+            return *ratios, *self._lengths(batch), batch["p"]
+
+        training = model.training
+        model.eval()
+        scores = [PairScore(*values) for values in self._in_batches(dataset, columns)]
         model.train(training)
         return scores
+
+    def _in_batches(self, dataset: Dataset, of: Callable[[Batch], tuple[Tensor, ...]]) -> list[tuple[Any, ...]]:
+        """What `of` makes of batches of a dataset, a tuple a row, in its order. Each process does its share of the rows."""
+        rank, size = self.accelerator.process_index, self.args.per_device_train_batch_size
+        begin, end = (len(dataset) * part // world_size() for part in (rank, rank + 1))
+        found: list[tuple[Any, ...]] = []
+        for start in range(begin, end, size):
+            rows = [dataset[i] for i in range(start, min(start + size, end))]
+            batch = self._prepare_inputs(self.data_collator(rows))
+            found += zip(*(column.tolist() for column in of(batch)), strict=True)
+        return list(gather_object(found))
 
     def _log_probs(self, model: Any, inputs: Batch) -> tuple[Tensor, Tensor]:
         """log pi of the chosen and of the rejected completions, each (rows,), summed over tokens."""
@@ -189,9 +213,16 @@ class SoftDPOTrainer(DPOTrainer):
         chosen, rejected = inputs["completion_mask"].sum(dim=1).chunk(2)
         return chosen, rejected
 
-    def _record(self, values: dict[str, Tensor]) -> None:
-        for name, value in values.items():
-            self._metrics["train"][name].append(value.detach().float().mean().item())
+    def _record(self, values: dict[str, Tensor], inputs: Batch) -> None:
+        """The means of `values`, each (rows,), over the micro-batches of all processes; and their tokens."""
+        weight, tokens = inputs["weight"], inputs["attention_mask"].sum(dim=1)
+        sums = [(value.detach().float() * weight).sum() for value in values.values()]
+        counts = [weight.sum(), (tokens * weight.repeat(2)).sum()]
+        *means, rows, seen = self.accelerator.reduce(torch.stack(sums + counts), "sum").tolist()
+        for name, total in zip(values, means, strict=True):
+            self._metrics["train"][name].append(total / rows)
+        self._total_train_tokens += int(seen)
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
 
 
 class Rollouts(Protocol):
@@ -210,8 +241,8 @@ class Rollouts(Protocol):
         ...
 
 
-class RolloutTrainer:
-    """What our GRPO and RLOO have in common: trl's loss on answers that it is given. No telemetry, no model card.
+class RolloutTrainer(Quiet):
+    """What our GRPO and RLOO have in common: trl's loss on answers that it is given.
 
     trl's dataset is a row of blanks; an update's prompts are those of its answers.
     """
@@ -223,12 +254,6 @@ class RolloutTrainer:
         self._tokens_seen = 0
         trl: Any = super()
         trl.__init__(reward_funcs=self._earned, **kwargs)
-
-    def _send_telemetry(self) -> None:
-        pass
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        pass
 
     def _earned(self, **kwargs: Any) -> list[float | None]:
         return [self._rollouts.reward(episode) for episode in self._episodes]
@@ -306,18 +331,23 @@ def sft_trainer(
 ) -> SFTTrainer:
     """A trainer of `policy` on the completions only; trainable weights are float32."""
     rows = [{"input_ids": e.prompt + e.completions[0], "labels": [IGNORED] * len(e.prompt) + e.completions[0]} for e in examples]
-    with _quiet():
+    with quiet():
         config = SFTConfig(
             max_length=None,
             packing=False,
             dataset_kwargs={"skip_prepare_dataset": True},
             num_train_epochs=settings.epochs,
-            **_arguments(settings, steps_per_epoch(settings, len(rows)) * settings.epochs, loaded, folder, seed, tracking, "sft"),
+            **shared_arguments(
+                settings, steps_per_epoch(settings, len(rows)) * settings.epochs, loaded, folder, seed, tracking, "sft"
+            ),
         )
-        _one_gpu(config)
+        one_gpu(config)
+        blank = {"input_ids": rows[0]["input_ids"][:2], "labels": [IGNORED] * 2}
+        rows += [blank] * padding(len(rows), config.per_device_train_batch_size)
         kind = ConstrainedSFTTrainer if settings.loss == "constrained" else QuietSFTTrainer
         trainer = kind(model=policy, args=config, train_dataset=Dataset.from_list(rows), processing_class=loaded.tokenizer)
-    _finish(trainer)
+    trainer.rows = len(examples)
+    finish(trainer)
     return trainer
 
 
@@ -335,28 +365,29 @@ def dpo_trainer(
 
     The reference log-probabilities of `train_dataset` and `eval_dataset` are computed here, once.
     """
-    with _quiet():
+    with quiet():
         config = DPOConfig(
             beta=settings.beta,
             max_length=None,
             precompute_ref_log_probs=True,
             router_aux_loss_coef=0.0,
             num_train_epochs=settings.epochs,
-            **_arguments(
+            **shared_arguments(
                 settings, steps_per_epoch(settings, len(examples)) * settings.epochs, loaded, folder, seed, tracking, "dpo"
             ),
         )
-        _one_gpu(config)
+        one_gpu(config)
         trainer = SoftDPOTrainer(
             settings,
             model=policy,
             args=config,
-            train_dataset=_pairs(examples),
+            train_dataset=_pairs(examples, padding(len(examples), config.per_device_train_batch_size)),
             eval_dataset=_pairs(held_out) if held_out else None,
             processing_class=loaded.tokenizer,
             data_collator=SoftPreferenceCollator(pad_token_id=loaded.tokenizer.pad_token_id),
         )
-    _finish(trainer)
+    trainer.rows = len(examples)
+    finish(trainer)
     _start_at_reference(policy)
     return trainer
 
@@ -376,7 +407,7 @@ def rollout_trainer(
     Its reference is the adapter `ref`, a frozen copy. It is there with a `kl_coef` of 0, too: KL is looked at.
     """
     blanks = Dataset.from_dict({"prompt": [""] * (settings.updates * settings.batch_size // settings.group_size)})
-    with _quiet():
+    with quiet():
         arguments = {
             "max_steps": settings.updates,
             "num_generations": settings.group_size,
@@ -385,7 +416,7 @@ def rollout_trainer(
             "beta": settings.kl_coef,
             "shuffle_dataset": False,
             "router_aux_loss_coef": 0.0,
-            **_arguments(settings, settings.updates, loaded, folder, seed, NO_TRACKING, method),
+            **shared_arguments(settings, settings.updates, loaded, folder, seed, NO_TRACKING, method),
         }
         made: type[QuietGRPOTrainer] | type[QuietRLOOTrainer]
         config: GRPOConfig | RLOOConfig
@@ -393,9 +424,9 @@ def rollout_trainer(
             made, config = QuietGRPOTrainer, GRPOConfig(scale_rewards=settings.scale_rewards, **arguments)
         else:
             made, config = QuietRLOOTrainer, RLOOConfig(**arguments)
-        _one_gpu(config)
+        one_gpu(config)
         trainer = made(rollouts, loaded, model=policy, args=config, train_dataset=blanks, processing_class=loaded.tokenizer)
-    _finish(trainer)
+    finish(trainer)
     if "ref" not in policy.peft_config:
         add_adapter(loaded, sft_adapter, "ref")
     _start_at_reference(policy)
@@ -411,85 +442,9 @@ def _start_at_reference(policy: PeftModel) -> None:
                 parameter.copy_(parameters[name.replace(".default.", ".ref.")])
 
 
-def steps_per_epoch(settings: Training, rows: int) -> int:
-    """Optimiser steps in a pass over `rows`."""
-    micro = settings.rows_at_once
-    return math.ceil(math.ceil(rows / micro) / (settings.batch_size // micro))
-
-
-def _pairs(examples: Sequence[Example]) -> Dataset:
-    columns = ("prompt_ids", "chosen_ids", "rejected_ids", "p")
-    return Dataset.from_list([dict(zip(columns, (e.prompt, *e.completions, float(e.row["p"])), strict=True)) for e in examples])
-
-
-def _arguments(
-    settings: Optimisation, steps: int, loaded: LoadedModel, folder: Path, seed: int, tracking: Tracking, stage: str
-) -> dict[str, Any]:
-    """The training arguments that all trainers share, for `steps` optimiser steps."""
-    micro = settings.rows_at_once
-    on_gpu = loaded.device.type == "cuda"
-    return {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": micro,
-        "per_device_eval_batch_size": micro,
-        "gradient_accumulation_steps": settings.batch_size // micro,
-        "learning_rate": settings.lr,
-        "lr_scheduler_type": SCHEDULES[settings.schedule],
-        "warmup_steps": math.ceil(settings.warmup * steps),
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "use_cpu": loaded.device.type == "cpu",
-        "bf16": loaded.dtype == torch.bfloat16,
-        "fp16": loaded.dtype == torch.float16 and on_gpu,
-        "dataloader_pin_memory": on_gpu,
-        "seed": seed,
-        "data_seed": seed,
-        "save_strategy": "steps",
-        "save_steps": settings.save_steps,
-        "save_total_limit": 2,
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "eval_strategy": "no",
-        "disable_tqdm": True,
-        "report_to": list(tracking.trackers) or "none",
-        "run_name": f"{tracking.run}-{stage}",
-        "project": "rlaif-dpo",
-    }
-
-
-def _one_gpu(config: Any) -> None:
-    """trl refuses `nn.DataParallel`, which transformers takes as soon as it sees two GPUs."""
-    config._n_gpu = min(config.n_gpu, 1)
-
-
-def _finish(trainer: Any) -> None:
-    """Before the optimiser is built: trl's bfloat16 adapter weights become float32, in which small updates do not vanish."""
-    trainer.remove_callback(PrinterCallback)
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
-            # Its default is in the folder of the checkpoints, which is removed at the end.
-            callback.logging_dir = str(Path(trainer.args.output_dir).parent / "tensorboard")
-    trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    if not trainable:
-        raise RuntimeError("The adapter has no trainable weights.")
-    for parameter in trainable:
-        parameter.data = parameter.data.float()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of datasets and trl, whose work ours reports, and no warnings of names that change in transformers 6."""
-    bars, before = not are_progress_bars_disabled(), os.environ.get("TQDM_DISABLE")
-    disable_progress_bars()
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if bars:
-            enable_progress_bars()
-        if before is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = before
+def _pairs(examples: Sequence[Example], padding: int = 0) -> Dataset:
+    """A row for each pair, then the shortest pair again, as `padding`."""
+    columns = ("prompt_ids", "chosen_ids", "rejected_ids", *OURS)
+    weighted = [(e, 1.0) for e in examples] + [(min(examples, key=lambda e: e.length), 0.0)] * padding
+    rows = ((e.prompt, *e.completions, float(e.row["p"]), weight) for e, weight in weighted)
+    return Dataset.from_list([dict(zip(columns, row, strict=True)) for row in rows])

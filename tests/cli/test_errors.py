@@ -178,3 +178,20 @@ def test_a_report_that_cannot_be_written(cli: Cli, recipe: Path, monkeypatch: py
     monkeypatch.setattr(write, "write_text", refuse)
     line = said(cli("report", str(root / "mine")))
     assert str(root / "mine") in line and ("disk full" in line or "cannot be written (refused)" in line)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--processes", "2"], "add --accelerate ddp"),
+        (["--accelerate", "fsdp2"], "--accelerate fsdp2 (sharded weights) is not tested"),
+        (["--accelerate", "ddp", "--processes", "3"], "cannot be shared by 3 processes"),
+    ],
+)
+def test_several_processes_are_refused_before_anything_is_done(
+    cli: Cli, recipe: Path, words: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    root = recipe.parent / "runs"
+    assert expected in said(cli("run", str(recipe), "--root", str(root), *words))
+    assert not root.exists()

@@ -42,6 +42,8 @@ def test_what_we_override_exists_and_is_called_as_before() -> None:
     assert parameters_of(_BaseTrainer._send_telemetry) == ["self"]
     assert "create_model_card" in vars(_BaseTrainer)
     assert {"epoch_iterator", "num_batches"} <= set(parameters_of(DPOTrainer.get_batch_samples))
+    assert parameters_of(DPOTrainer._precompute_ref_logps) == ["self", "dataset", "name", "batch_size"]
+    assert parameters_of(SFTTrainer._get_train_sampler) == ["self", "train_dataset"]
     # Our mean over a micro-batch is scaled by transformers for accumulation, not by the loss.
     assert DPOTrainer.loss_is_scaled_for_ga is False
 
@@ -55,12 +57,13 @@ def test_the_collator_gives_the_keys_we_read() -> None:
             "ref_chosen_logps": -1.0,
             "ref_rejected_logps": -2.0,
             "p": 0.7,
+            "weight": 1.0,
         }
     ]
     expected = DataCollatorForPreference(pad_token_id=0)(examples)
     got = SoftPreferenceCollator(pad_token_id=0)(examples)
     assert set(expected) == {"input_ids", "attention_mask", "completion_mask", "ref_chosen_logps", "ref_rejected_logps"}
-    assert got.pop("p").tolist() == pytest.approx([0.7])
+    assert got.pop("p").tolist() == pytest.approx([0.7]) and got.pop("weight").tolist() == [1.0]
     assert all(torch.equal(got[key], expected[key]) for key in expected)
     assert got["input_ids"].tolist() == [[1, 2, 3, 0], [1, 2, 4, 5]]
 

@@ -38,10 +38,11 @@ class _Tally:
 
 
 class Client:
-    """Lives in one event loop.
+    """Asks one server. Lives in one event loop.
 
     Args:
         settings: The endpoint.
+        url: The server's, one of the endpoint's.
         name: Its name in the recipe.
         meter: Counts what is bought.
         say: Hears of what the server does not take, and of long pauses.
@@ -54,8 +55,9 @@ class Client:
         gate: Who may send.
     """
 
-    def __init__(self, settings: Endpoint, name: str, meter: Meter, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: Endpoint, url: str, name: str, meter: Meter, say: Callable[[str], None]) -> None:
         self._settings, self._name, self._meter, self._say = settings, name, meter, say
+        self.url = url
         self._key = read_key(settings, name)
         self._sdk: Any = None
         self._given_up = 0
@@ -85,7 +87,7 @@ class Client:
         try:
             reply = await self._persist(PROBE, _Tally())
             if reply.outcome not in ("ok", "empty"):
-                self.gate.close(UserError(f"endpoint {self._name}: {self._settings.base_url} cannot be used: {reply.error}"))
+                self.gate.close(UserError(f"endpoint {self._name}: {self.url} cannot be used: {reply.error}"))
                 raise Closed
         except BaseException:
             self.dialect = None
@@ -200,7 +202,7 @@ class Client:
             settings = self._settings
             key = self._key or NO_KEY
             self._sdk = openai.AsyncOpenAI(
-                base_url=settings.base_url,
+                base_url=self.url,
                 api_key=key,
                 max_retries=0,
                 timeout=settings.timeout_s,

@@ -11,12 +11,12 @@ from queue import SimpleQueue
 from rlaif_dpo.engines.base import FINAL, Completion, OptionRequest, OptionScores, Request, Source, Spent
 from rlaif_dpo.engines.call import Call
 from rlaif_dpo.engines.endpoint.background import Background
-from rlaif_dpo.engines.endpoint.client import Client
 from rlaif_dpo.engines.endpoint.dialect import Dialect
 from rlaif_dpo.engines.endpoint.gate import Closed
 from rlaif_dpo.engines.endpoint.replies import Reply
 from rlaif_dpo.engines.endpoint.rows import Wanted, to_completion, to_scores, want_scores, want_text
 from rlaif_dpo.engines.endpoint.scores import read_scores, read_vote, tally
+from rlaif_dpo.engines.endpoint.servers import Servers
 from rlaif_dpo.engines.endpoint.spending import Meter, Spending, total
 from rlaif_dpo.engines.endpoint.tokens import estimate_tokens
 from rlaif_dpo.engines.store import CallStore
@@ -33,7 +33,9 @@ Results = SimpleQueue[tuple[Call, bool]]
 
 
 class EndpointEngine:
-    """Implements `Engine` on a server. Its texts depend on their requests as far as the server honours the seed.
+    """Implements `Engine` on a server, or on several with the same model: the first one's URL stands for all in what is kept.
+
+    Its texts depend on their requests as far as the server honours the seed.
 
     A row that the server refuses, filters or cannot answer comes out with its outcome. A refused key, an empty account, a model
     that is not there, a server that fails row after row, or a spent budget stop the iterator with one `UserError`, after what
@@ -51,9 +53,9 @@ class EndpointEngine:
 
     def __init__(self, settings: Endpoint, store: CallStore | None, say: Callable[[str], None], name: str) -> None:
         self._settings, self._store, self._say, self._name = settings, store, say, name
-        self._base_url = settings.base_url.rstrip("/")
+        self._base_url = settings.urls[0].rstrip("/")
         self._meter = Meter(settings)
-        self._client = Client(settings, name, self._meter, say)
+        self._servers = Servers(settings, name, self._meter, say)
         self._background = Background()
         self._lock = threading.Lock()
         self._noted: Dialect | None = None
@@ -89,7 +91,7 @@ class EndpointEngine:
 
     def close(self) -> None:
         """Close the connections and end the thread."""
-        self._background.run(self._client.close)
+        self._background.run(self._servers.close)
         self._background.close()
 
     def generate(self, requests: Sequence[Request], skip: Collection[str] = ()) -> Iterator[Completion]:
@@ -174,18 +176,17 @@ class EndpointEngine:
         return ((owner, call) for owner in owners)
 
     async def _buy_all(self, todo: deque[tuple[str, Wanted]], before: Mapping[str, Call], results: Results) -> None:
-        workers = [self._work(todo, before, results) for _ in range(min(len(todo), self._settings.concurrency))]
+        workers = [self._work(todo, before, results) for _ in range(min(len(todo), self._settings.most_at_once))]
         ends = await asyncio.gather(*workers, return_exceptions=True)
         if any(end is not None for end in ends):
-            assert self._client.gate.reason is not None
-            raise self._client.gate.reason
+            assert self._servers.reason is not None
+            raise self._servers.reason
 
     async def _work(self, todo: deque[tuple[str, Wanted]], before: Mapping[str, Call], results: Results) -> None:
-        gate = self._client.gate
         try:
             while todo:
                 if results.qsize() >= BACKLOG:
-                    await gate.pause(POLL_S)
+                    await self._servers.pause(POLL_S)
                     continue
                 key, want = todo.popleft()
                 claimed = self._store.claim(key) if self._store else True
@@ -195,15 +196,15 @@ class EndpointEngine:
                     results.put((await self._buy(key, want, before.get(key)), True))
                 else:  # another process is buying it
                     todo.append((key, want))
-                    await gate.pause(POLL_S)
+                    await self._servers.pause(POLL_S)
         except Exception as error:
-            gate.close(error)
+            self._servers.stop(self._servers.reason or error)
             raise
 
     async def _buy(self, key: str, want: Wanted, before: Call | None) -> Call:
         """The call, stored. What an earlier one without a final outcome took is added to it."""
         try:
-            reply, spent = await self._client.ask(want.ask)
+            reply, spent = await self._servers.ask(want.ask)
             call = self._call(key, want, reply, total([before.spent, spent]) if before else spent)
         except BaseException:
             if self._store:
@@ -233,15 +234,16 @@ class EndpointEngine:
             UserError: The server cannot be used.
         """
         with self._lock:
-            if self._client.dialect is None:
+            if self._servers.dialect is None:
                 noted = self._store.note(self._note_name) if self._store else None
                 if noted is not None and noted.keys() == asdict(Dialect()).keys():
-                    self._client.dialect = self._noted = Dialect(**noted)
+                    self._servers.dialect = self._noted = Dialect(**noted)
                 else:
-                    self._learn(self._client.probe)
-                assert self._client.dialect is not None
-                self._say(f"{self._name}: {self._settings.model} at {self._base_url} {self._client.dialect.describe()}")
-            return self._client.dialect
+                    self._learn(self._servers.probe)
+                assert self._servers.dialect is not None
+                where = " and ".join(self._settings.urls)
+                self._say(f"{self._name}: {self._settings.model} at {where} {self._servers.dialect.describe()}")
+            return self._servers.dialect
 
     def _draws(self) -> bool:
         """Whether the server draws its texts: known, noted in the store, or asked now.
@@ -251,10 +253,10 @@ class EndpointEngine:
         """
         self._dialect()
         with self._lock:
-            assert self._client.dialect is not None
-            known = self._client.dialect
+            assert self._servers.dialect is not None
+            known = self._servers.dialect
             if known.draws is None:
-                known = self._learn(self._client.probe_draws)
+                known = self._learn(self._servers.probe_draws)
             return known.draws is not False
 
     def _learn(self, probe: Callable[[], Coroutine[None, None, Dialect]]) -> Dialect:
@@ -262,8 +264,8 @@ class EndpointEngine:
         try:
             found = self._background.run(probe)
         except Closed:
-            assert self._client.gate.reason is not None
-            raise self._client.gate.reason from None
+            assert self._servers.reason is not None
+            raise self._servers.reason from None
         self._note()
         return found
 
@@ -273,7 +275,7 @@ class EndpointEngine:
 
     def _note(self) -> None:
         """Keep what was learned about the server, or forget it where it has turned out wrong: another run asks anew."""
-        known = None if self._mistaken else self._client.dialect
+        known = None if self._mistaken else self._servers.dialect
         if self._store is not None and known != self._noted:
             self._store.set_note(self._note_name, known and asdict(known))
             self._noted = known

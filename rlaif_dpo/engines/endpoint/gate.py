@@ -99,6 +99,11 @@ class Gate:
             self._tokens.correct(count_tokens(usage) - count_tokens(hold.usage))
         self._wake()
 
+    @property
+    def cooling(self) -> bool:
+        """Whether the server asked for a pause that is not over."""
+        return time.monotonic() < self._cool_at
+
     def grow(self) -> None:
         """A reply came: allow a little more."""
         self.limit = min(self._settings.concurrency, self.limit + GROWTH)

@@ -297,7 +297,7 @@ def test_closing_the_iterator_cancels_what_is_in_flight_and_keeps_what_is_done(d
     assert time.monotonic() - start < 30
     assert {call.owner for call in here.store.find("t")} == {"t0", "t1", "t2"}
     assert here.store._db.execute("SELECT COUNT(*) FROM leases").fetchone() == (0,)
-    assert here.engine._client.gate.in_flight == 0
+    assert here.engine._servers.clients[0].gate.in_flight == 0
     assert [row.id for row in here.engine.generate(texts(1))] == ["t0"]
 
 
@@ -314,7 +314,7 @@ def test_ctrl_c_cancels_what_is_in_flight_and_keeps_what_is_done(tmp_path):
             for row in engine.generate(texts(9)):
                 print(row.id, flush=True)
         except KeyboardInterrupt:
-            print("stopped", engine._client.gate.in_flight, flush=True)
+            print("stopped", engine._servers.clients[0].gate.in_flight, flush=True)
     """
     reply = probed_well(lambda ask: Answer(chat("x"), delay=0.0 if ask.prompt < "say 3" else 600.0))
     with FaultServer(reply) as server:

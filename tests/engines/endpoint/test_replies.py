@@ -190,7 +190,7 @@ def test_a_long_retry_after_is_honoured(desk: Open, header: str):
         while not any("pause" in said for said in here.said):
             time.sleep(0.05)
         time.sleep(1)
-        here.engine._background._started().call_soon_threadsafe(here.engine._client.gate.close, ValueError("end"))
+        here.engine._background._started().call_soon_threadsafe(here.engine._servers.stop, ValueError("end"))
 
     threading.Thread(target=end_once_it_waits).start()
     with pytest.raises(ValueError, match="end"):
