@@ -83,7 +83,10 @@ def stage_memory(recipe: Recipe, models: Mapping[str, Shapes], phases: Phases, c
     """The memory of each stage that computes. Guests (another critic, other judges) lie beside the base while they are asked."""
     dtype, nf4 = card.dtype(recipe.model.dtype), recipe.model.quantization == "nf4"
     placed = {name: Placed(shapes, dtype, nf4, card.cuda) for name, shapes in models.items()}
-    base, budget, trained = placed["same"], recipe.model.max_batch_tokens, adapter_parameters(models["same"], recipe.lora)
+    base, trained = placed["same"], adapter_parameters(models["same"], recipe.lora)
+    budget = (
+        1 if recipe.model.engine == "vllm" else recipe.model.max_batch_tokens
+    )  # it needs room for a row, and takes all there is
     models_asked = [judge for judge in member_settings(recipe.judge) if judge.kind != "human"]
     own = [judge.model_copy(update={"model": "same"}) if judge.model in roles.OWN else judge for judge in models_asked]
     judges = [judge for judge in own if judge.model in placed]
@@ -172,14 +175,16 @@ def smallest_changes(
 
 def _ladder(stage: str, recipe: Recipe, phases: Phases) -> list[tuple[str, list[Any]]]:
     """What may be changed for a stage, from the least harmful to the most, each from little to much."""
-    four_bits = [("model.quantization", ["nf4"])] if recipe.model.quantization == "none" else []
+    vllm = recipe.model.engine == "vllm"
+    four_bits = [("model.quantization", ["nf4"])] if recipe.model.quantization == "none" and not vllm else []
     sections: dict[str, tuple[str, Training, str]] = {
         "20-sft": ("sft", recipe.sft, "revise"),
         "40-dpo": ("dpo", recipe.dpo, "pairs"),
     }
     if stage not in sections:
         budget = recipe.model.max_batch_tokens
-        return [("model.max_batch_tokens", [budget >> n for n in range(1, 6) if budget >> n >= 256]), *four_bits]
+        smaller = [] if vllm else [budget >> n for n in range(1, 6) if budget >> n >= 256]
+        return [("model.max_batch_tokens", smaller), *four_bits]
     section, settings, phase = sections[stage]
     batch, longest = settings.batch_size, phases[phase].max_tokens + phases[phase].room
     micro = [] if settings.micro_batch_size == "auto" else [n for n in range(settings.rows_at_once - 1, 0, -1) if batch % n == 0]

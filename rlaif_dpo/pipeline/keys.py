@@ -16,7 +16,7 @@ Ingredients = dict[str, Any]
 MEMORY_ONLY = frozenset({"max_batch_tokens", "micro_batch_size", "gradient_checkpointing", "save_steps"})
 
 ENGINE = "model.engine"
-"""Who answers with the model: no part of what is trained, nor of the keys of runs that name nobody else than was there first."""
+"""Who answers with the model. Not counted where it is `transformers`: the keys of runs from before there was a choice stay."""
 
 # A file larger than this is known by its size, head and tail: reading 16 GB of weights at every start would cost minutes.
 WHOLE = 64 * 2**20

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = 100
 """Tokens that a question to a critic or a judge has beside the principle and the texts it is about: about as many."""
-VLLM = "vLLM fills what is free of the card; for drafts, answers and judgments the memory below is what transformers would take."
+VLLM = "vLLM takes what is free of the card; the memory told for drafts, answers and judgments is the least that it needs."
 ACTIONS = {"finished": "skip", "half": "resume", "stale": "redo", "absent": "run"}
 
 

@@ -1,6 +1,7 @@
 """How the engine uses vLLM, with a stand-in for it: test_real_vllm.py has the real one."""
 
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rlaif_dpo.constitution import load_constitution
 from rlaif_dpo.engines import vllm_model as vllm_module
 from rlaif_dpo.engines.base import OptionRequest, Request, Sampling
 from rlaif_dpo.engines.vllm import VllmEngine
@@ -18,7 +20,10 @@ from rlaif_dpo.engines.vllm_model import VllmModel
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.messages import user
 from rlaif_dpo.models.chat import render
+from rlaif_dpo.pipeline import plan, run
+from rlaif_dpo.pipeline.checks import check_recipe
 from rlaif_dpo.pipeline.pool import ModelPool
+from rlaif_dpo.pipeline.stages import stages_of
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe import load_recipe
 from rlaif_dpo.recipe.schema import Model
@@ -197,6 +202,57 @@ def test_the_base_is_in_memory_once(stand_in: type[StandIn], folder: Path) -> No
     assert StandIn.living == 1 and pool._base is None
     pool.close()
     assert StandIn.living == 0 and loads == [0, 0, 0]
+
+
+VLLM = "model.engine=vllm"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["model.quantization=nf4"], "`vllm` was not tried with a base in 4 bits"),
+        (["optimizer=grpo", "grpo.rewards.model=0", "grpo.rewards.judge=1"], "cannot judge while grpo trains on the same card"),
+        (["judge.model=./other"], "`model.engine: vllm` fills the card, and ./other has no room beside it"),
+        (["revise.critic=sandbox"], "name the model itself `same`"),
+    ],
+)
+def test_what_vllm_cannot_do_is_refused(settings: list[str], said: str) -> None:
+    constitution = load_constitution("telehealth")
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_recipe(load_recipe("quickstart", [VLLM, *settings]), constitution)
+    check_recipe(load_recipe("quickstart", [VLLM, "optimizer=ppo"]), constitution)
+
+
+def test_the_engine_changes_answers_and_nothing_that_is_trained(tmp_path: Path) -> None:
+    """Keys of stages. Those of transformers are what they were before there was a choice: the engine is not in them."""
+    constitution = load_constitution("telehealth")
+    found = []
+    for settings in ([], [VLLM]):
+        recipe = load_recipe("quickstart", settings)
+        found.append({stage.name: stage.ingredients(recipe, constitution, tmp_path) for stage in stages_of(recipe)})
+    transformers, vllm = found
+    other = {name for name in transformers if transformers[name] != vllm[name]}
+    assert other == {"10-revise", "25-audit", "30-pairs", "50-evaluate"}
+    assert not any("model.engine" in ingredients for ingredients in transformers.values())
+
+
+def test_plan_counts_what_vllm_needs_at_least(tmp_path: Path) -> None:
+    """One row at a time: the size of a batch no longer counts."""
+    plans = [
+        plan(load_recipe("quickstart", settings), tmp_path) for settings in ([], [VLLM], [VLLM, "model.max_batch_tokens=512"])
+    ]
+    totals = [{memory.stage: memory.total for memory in found.advice.memory} for found in plans if found.advice]
+    assert totals[1] == totals[2]
+    assert totals[1]["10-revise"] < totals[0]["10-revise"] and totals[1]["40-dpo"] == totals[0]["40-dpo"]
+    told = [any("vLLM takes what is free of the card" in note for note in found.notes) for found in plans]
+    assert told == [False, True, True]
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_a_run_does_not_begin_without_vllm(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs vLLM"):
+        run(load_recipe("quickstart", [VLLM]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed here")
