@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,7 @@ class VllmModel:
         self.stop = stop_ids(self.tokenizer, _configured_stop(settings))
         self._ranks: dict[Path, int] = {}
         self._engine: Any = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._count = self._crashes = 0
         self._pending: dict[str, Any] = {}
 
@@ -130,6 +133,7 @@ class VllmModel:
             if error.name == "vllm":
                 raise UserError(NO_VLLM) from None
             raise UserError(f"vLLM is installed and cannot be imported: {_one_line(error)}") from None
+        before = {child.pid for child in active_children()}
         try:
             self._engine = LLMEngine.from_engine_args(
                 EngineArgs(
@@ -142,6 +146,7 @@ class VllmModel:
                     max_model_len=-1,  # as much of the context as fits
                     enable_prefix_caching=True,
                     disable_log_stats=True,
+                    use_tqdm_on_load=False,
                     **self._memory(),
                     **self._room_for_adapters(),
                 )
@@ -152,6 +157,7 @@ class VllmModel:
                 f"vLLM could not start with {self._settings.path}: {_one_line(error)} (its own words stand above, if it had any; "
                 "model.engine: transformers runs what transformers runs)"
             ) from None
+        self._guard = _end_with_us([child.pid for child in active_children() if child.pid not in before])
         self.context_length = min(self.context_length, int(self._engine.model_config.max_model_len))
 
     def close(self) -> None:
@@ -160,6 +166,10 @@ class VllmModel:
             engine, self._engine = self._engine, None
             self._pending.clear()
             engine.engine_core.shutdown()
+            active_children()  # takes leave of those that have ended
+            if self._guard is not None:
+                self._guard.kill()
+                self._guard.communicate()
             del engine
             release_memory()
 
@@ -175,13 +185,11 @@ class VllmModel:
         engine, rest, mine = self._engine, iter(asked), dict[str, str]()
         try:
             while self._engine is engine:
-                for one in rest:
+                while len(mine) < AHEAD and (one := next(rest, None)) is not None:
                     try:
                         mine[self._add(one, adapter)] = one.id
                     except (ValueError, refused) as error:  # the row's fault, not vLLM's
                         yield Answer(one.id, error=_one_line(error))
-                    if len(mine) == AHEAD:
-                        break
                 if not mine:
                     return
                 done = [id for id in mine if self._pending[id] is not None]
@@ -248,8 +256,17 @@ class VllmModel:
         return {"enable_lora": True, "max_lora_rank": next(rank for rank in RANKS if rank >= max(self._ranks.values()))}
 
 
+def _end_with_us(processes: Sequence[int | None]) -> "subprocess.Popen[bytes] | None":
+    """A shell that ends `processes` when this one is gone, however it went. After `kill -9` vLLM's would keep the card."""
+    if not processes:
+        return None
+    command = f"read line; kill -9 {' '.join(map(str, processes))}"
+    return subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
 def _configured_stop(settings: Model) -> int | list[int] | None:
     """What the model's files say ends an answer."""
+    found: int | list[int] | None
     try:
         found = GenerationConfig.from_pretrained(model_source(settings.path)).eos_token_id
     except OSError:  # it has no generation_config.json

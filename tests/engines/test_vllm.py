@@ -52,6 +52,7 @@ class StandIn:
         self.waiting: dict[str, tuple[list[int], SimpleNamespace]] = {}
         self.dead = False
         self.most = 0
+        self.adapters: list[tuple[str, int, str]] = []
         self.model_config = SimpleNamespace(max_model_len=400)
         self.engine_core = SimpleNamespace(shutdown=self._shutdown)
 
@@ -64,6 +65,7 @@ class StandIn:
         if params.temperature > 2:
             raise Refused("too hot")
         self.waiting[id] = (prompt["prompt_token_ids"], params)
+        self.adapters += [lora_request] if lora_request is not None else []
         self.most = max(self.most, len(self.waiting))
 
     def abort_request(self, ids: list[str]) -> None:
@@ -93,7 +95,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     modules["vllm"].LLMEngine = SimpleNamespace(from_engine_args=StandIn)  # type: ignore[attr-defined]
     modules["vllm"].SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
     modules["vllm.exceptions"].VLLMClientError = Refused  # type: ignore[attr-defined]
-    modules["vllm.lora.request"].LoRARequest = SimpleNamespace  # type: ignore[attr-defined]
+    modules["vllm.lora.request"].LoRARequest = lambda *given: given  # type: ignore[attr-defined]
     modules["vllm.sampling_params"].RequestOutputKind = SimpleNamespace(FINAL_ONLY=2)  # type: ignore[attr-defined]
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -179,10 +181,12 @@ def test_adapters_make_room_by_rank(model: VllmModel, folder: Path, tmp_path: Pa
     list(VllmEngine(model).generate(asked(1)))
     sft = VllmEngine(model, adapter("20-sft", 12))
     assert sft.name == "tiny+20-sft" and StandIn.living == 0, "it was started without room for any"
-    list(sft.generate(asked(1)))
-    list(VllmEngine(model, adapter("40-dpo", 16)).generate(asked(1)))
-    ranks = [settings.get("max_lora_rank") for settings in StandIn.started]
-    assert ranks == [None, 16]
+    dpo = VllmEngine(model, adapter("40-dpo", 16))
+    rows = [row for engine in (sft, dpo, VllmEngine(model), sft) for row in engine.generate(asked(1))]
+    assert [row.error for row in rows] == [None] * 4
+    assert [settings.get("max_lora_rank") for settings in StandIn.started] == [None, 16]
+    first, second = (str(tmp_path / stage / "adapter") for stage in ("20-sft", "40-dpo"))
+    assert model._engine.adapters == [(first, 1, first), (second, 2, second), (first, 1, first)]
     with pytest.raises(UserError, match="up to rank 512"):
         VllmEngine(model, adapter("big", 1024))
     with pytest.raises(UserError, match="There is no adapter"):

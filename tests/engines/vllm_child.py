@@ -1,6 +1,7 @@
 """Run by a Python that has vLLM: what `VllmEngine` says on the sandbox model, as JSON. Not a test itself."""
 
 import json
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
@@ -11,12 +12,18 @@ from rlaif_dpo.constitution import load_constitution
 from rlaif_dpo.engines.base import Completion, Engine, OptionRequest, OptionScores, Request, Sampling
 from rlaif_dpo.judges.pairwise import PairwiseJudge
 from rlaif_dpo.messages import assistant, user
+from rlaif_dpo.pipeline import run
+from rlaif_dpo.recipe import load_recipe
 from rlaif_dpo.recipe.schema import JudgeSettings, Model
 from rlaif_dpo.sandbox import world
 from rlaif_dpo.sandbox.gold import gold_items
 from rlaif_dpo.seeding import derive_rng, derive_seed
 
 GREEDY, PAIRS = 64, 32
+SMALL = (
+    "name=small", "prompts.revise=8", "prompts.pairs=8", "prompts.evaluate=3", "revise.rounds=1", "pairs.candidates=2",
+    "pairs.per_prompt=1", "judge.audit_pairs=24", "sft.epochs=1",
+)  # fmt: skip
 SCALE = tuple(str(n) for n in range(1, 11))
 
 
@@ -55,10 +62,12 @@ def by_id(rows: Iterable[Completion | OptionScores]) -> dict[str, dict[str, Any]
 
 
 def children() -> int:
-    """Processes that this one has started and that still run."""
+    """Processes below this one, but for the one with which Python keeps track of what they share."""
     import psutil
 
-    return sum("EngineCore" in child.name() or "VLLM" in child.name() for child in psutil.Process().children(recursive=True))
+    commands = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    print(commands, flush=True)
+    return sum("resource_tracker" not in command for command in commands)
 
 
 def say(out: str, adapter: str) -> None:
@@ -71,10 +80,10 @@ def say(out: str, adapter: str) -> None:
     def told(what: str) -> None:
         print(f"{what}: {time.monotonic() - began:.1f} s", flush=True)
 
-    bare = VllmEngine(model)
+    adapted, bare = VllmEngine(model, Path(adapter)), VllmEngine(model)
     found["before"] = children()
     found["greedy"] = by_id(bare.generate(drafts()))
-    told("greedy")
+    told("started and answered")
     found["during"] = children()
     found["skip"] = by_id(bare.generate(drafts(), skip={f"d{n}" for n in range(GREEDY - 1)}))
     found["bad"] = by_id(bare.generate([*bad(), *drafts(3)]))
@@ -86,19 +95,20 @@ def say(out: str, adapter: str) -> None:
     dropped = bare.generate(drafts())
     next(dropped)
     dropped.close()
-    mixed = list(zip(bare.generate(drafts(24)), bare.score_options(questions(12)), strict=True))
-    found["mixed"] = by_id(row for pair in mixed for row in pair)
+    mixed = list(zip(adapted.generate(drafts(24)), bare.score_options(questions(12)), strict=True))
+    found["mixed"] = [by_id(side) for side in zip(*mixed, strict=True)]
     told("scored")
     found["judged"] = compared(bare)
     told("judged")
-    adapted = VllmEngine(model, Path(adapter))
-    found["closed"] = children()
     found["name"] = adapted.name
     found["adapted"] = by_id(adapted.generate(drafts()))
-    told("adapted")
     found["adapted options"] = by_id(adapted.score_options(questions()))
-    found["beside"] = by_id(bare.generate(drafts()))
     model.close()
     found["after"] = children()
     told("closed")
+    # From here on within this process, which starts faster: vLLM, a training by transformers, vLLM again.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    root = Path(out).parent
+    run(load_recipe("quickstart", [*SMALL, "model.engine=vllm"]), root, until="30-pairs")
+    told("run")
     Path(out).write_text(json.dumps(found), encoding="utf-8")
