@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ OF_FREE = 0.92
 """The share of a card's free memory that vLLM takes: what the weights leave of it holds keys and values."""
 ON_CPU = 4 * 2**30
 """Bytes for keys and values without a card; VLLM_CPU_KVCACHE_SPACE (in GiB) overrides it."""
+ENDS_IN_S = 30
+"""How long vLLM's process may take to end; by then it was killed."""
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
 """Set before vLLM is imported, unless the user has set it. A process that has used torch cannot be forked safely."""
 
@@ -88,6 +91,7 @@ class VllmModel:
         self.stop = stop_ids(self.tokenizer, _configured_stop(settings))
         self._ranks: dict[Path, int] = {}
         self._engine: Any = None
+        self._processes: list[BaseProcess] = []
         self._guard: subprocess.Popen[bytes] | None = None
         self._count = self._crashes = 0
         self._pending: dict[str, Any] = {}
@@ -157,7 +161,8 @@ class VllmModel:
                 f"vLLM could not start with {self._settings.path}: {_one_line(error)} (its own words stand above, if it had any; "
                 "model.engine: transformers runs what transformers runs)"
             ) from None
-        self._guard = _end_with_us([child.pid for child in active_children() if child.pid not in before])
+        self._processes = [child for child in active_children() if child.pid not in before]
+        self._guard = _end_with_us([child.pid for child in self._processes])
         self.context_length = min(self.context_length, int(self._engine.model_config.max_model_len))
 
     def close(self) -> None:
@@ -166,7 +171,8 @@ class VllmModel:
             engine, self._engine = self._engine, None
             self._pending.clear()
             engine.engine_core.shutdown()
-            active_children()  # takes leave of those that have ended
+            for process in self._processes:
+                process.join(ENDS_IN_S)
             if self._guard is not None:
                 self._guard.kill()
                 self._guard.communicate()

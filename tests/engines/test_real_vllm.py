@@ -58,7 +58,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def said(run_folder: Path, adapter: Path) -> dict[str, Any]:
     out = run_folder.with_name("said.json")
-    in_vllms_python("tests.engines.vllm_child.say", out, adapter)
+    in_vllms_python("tests.engines.vllm_child.both", out, adapter, run_folder.parent)
     found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
     return found
 
