@@ -4,18 +4,22 @@ The sandbox model answers `--prompts` prompts of its world at temperature 1, at 
 batches; transformers' `generate` in static batches of 128, in order of length; its `generate_batch` (continuous batching); and
 `generate` for one prompt at a time, on a few of the prompts. Each way is run `--repeats` times, in turn, so that what else the
 machine does hits all alike; the fastest counts. Tokens are those of answers, padding and what follows the end not counted.
+Where vLLM is installed, it answers too; its start, which is not in the speed, is told.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 import torch
 from transformers import GenerationConfig
 
-from rlaif_dpo.engines.base import Request, Sampling
+from rlaif_dpo.engines.base import Engine, Request, Sampling
 from rlaif_dpo.engines.decode import left_pad
 from rlaif_dpo.engines.transformers import TransformersEngine
+from rlaif_dpo.engines.vllm import VllmEngine
+from rlaif_dpo.engines.vllm_model import VllmModel
 from rlaif_dpo.models.chat import render
 from rlaif_dpo.models.load import LoadedModel, load_model
 from rlaif_dpo.recipe.schema import Model
@@ -29,8 +33,8 @@ Way = Callable[[], int]
 """Answers the prompts and returns the number of tokens of the answers."""
 
 
-def ours(loaded: LoadedModel, requests: Sequence[Request]) -> int:
-    return sum(completion.completion_tokens for completion in TransformersEngine(loaded).generate(requests))
+def ours(engine: Engine, requests: Sequence[Request]) -> int:
+    return sum(completion.completion_tokens for completion in engine.generate(requests))
 
 
 @torch.inference_mode()
@@ -71,11 +75,17 @@ def main() -> None:
     requests = [Request(row.id, row.messages, sampling, derive_seed(0, "benchmark", row.id)) for row in rows]
     prompts = [render(loaded.tokenizer, row.messages) for row in rows]
     ways: dict[str, Way] = {
-        "our engine": lambda: ours(loaded, requests),
+        "our engine": lambda: ours(TransformersEngine(loaded), requests),
         f"generate, batches of {STATIC}": lambda: static(loaded, prompts, STATIC),
         "generate_batch, continuous": lambda: continuous(loaded, prompts),
         "generate, one at a time": lambda: static(loaded, prompts[: args.one_at_a_time], 1),
     }
+    model = VllmModel(Model(path="sandbox"))
+    if find_spec("vllm") is not None:
+        clock = time.perf_counter()
+        model.start()
+        print(f"vLLM starts in {time.perf_counter() - clock:.0f} s")
+        ways["vLLM"] = lambda: ours(VllmEngine(model), requests)
     best = dict.fromkeys(ways, 0.0)
     for _ in range(args.repeats):
         for name, way in ways.items():
@@ -84,6 +94,7 @@ def main() -> None:
     print(f"{len(rows)} prompts, {torch.get_num_threads()} threads, best of {args.repeats}")
     for name, speed in best.items():
         print(f"{name:28} {speed:8,.0f} tokens/s   ours is {best['our engine'] / speed:5.2f} x")
+    model.close()
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def doctor(root: Root = "runs", json: Json = False) -> None:
 
     Ends with code 1 if something stands in the way of a run.
     """
-    checks = [_python(), *_versions(), *_hardware(), _bitsandbytes(), _sandbox(), *_disk(Path(root))]
+    checks = [_python(), *_versions(), _vllm(), *_hardware(), _bitsandbytes(), _sandbox(), *_disk(Path(root))]
     if json:
         print_json([asdict(check) for check in checks])
     else:
@@ -69,6 +69,19 @@ def _versions() -> Iterator[Check]:
             continue
         ok = requirement.specifier.contains(found, prereleases=True)
         yield Check(requirement.name, ok, found if ok else f"{found}, wants {requirement.specifier}", fix)
+
+
+def _vllm() -> Check:
+    """vLLM is no dependency: it is fine where it is not there, and at fault where it is another one than ours wants."""
+    from packaging.requirements import Requirement
+
+    try:
+        (wanted,) = (line for line in map(Requirement, requires("rlaif-dpo") or ()) if line.name == "vllm")
+        found = version("vllm")
+    except (PackageNotFoundError, ValueError):  # ours may be installed from before there was an extra
+        return Check("vllm", True, "not installed; model.engine: vllm would need it")
+    ok = wanted.specifier.contains(found, prereleases=True)
+    return Check("vllm", ok, found if ok else f"{found}, wants {wanted.specifier}", f'pip install "vllm{wanted.specifier}"')
 
 
 def _hardware() -> Iterator[Check]:

@@ -10,6 +10,7 @@ FinishReason = Literal["stop", "length", "error"]
 Outcome = Literal["ok", "refused", "filtered", "context", "empty", "unparsed", "error"]
 """How a row ended. After "refused", "filtered" (by a content filter) and "context" (too long) asking again changes nothing."""
 FINAL: frozenset[Outcome] = frozenset({"ok", "refused", "filtered", "context"})
+NO_VLLM = "`model.engine: vllm` needs vLLM: pip install 'rlaif-dpo[vllm]'"
 Source = Literal["logprob", "vote", "hard"]
 """Where option scores come from: the model's own log-probabilities, several sampled verdicts, or one."""
 

@@ -5,11 +5,18 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from rlaif_dpo.engines.base import Completion, FinishReason, Request
+from rlaif_dpo.engines.base import Completion, FinishReason, Outcome, Request
 from rlaif_dpo.engines.sampling import draw, uniforms
+from rlaif_dpo.messages import Message
 from rlaif_dpo.models.adapters import use_adapter
+from rlaif_dpo.models.chat import render
 from rlaif_dpo.models.load import LoadedModel
+
+
+class TooLong(Exception):
+    """The prompt and its answer do not fit into the context."""
 
 
 @dataclass
@@ -25,6 +32,55 @@ class DecodeRow:
     @property
     def id(self) -> str:
         return self.request.id
+
+
+def decode_rows(
+    requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase, context_length: int
+) -> tuple[list[DecodeRow], list[Completion]]:
+    """The rows of `requests`, and the failures of those that the template does not take or that leave no room for an answer."""
+    rows: list[DecodeRow] = []
+    failed: list[Completion] = []
+    for request in requests:
+        try:
+            prompt = prompt_of(request.messages, tokenizer, context_length, room=1)
+        except Exception as error:
+            failed.append(failure(request, str(error), outcome=why(error)))
+            continue
+        rows.append(DecodeRow(request, prompt, min(request.sampling.max_new_tokens, context_length - len(prompt))))
+    return rows, failed
+
+
+def prompt_of(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, context_length: int, room: int) -> list[int]:
+    """Token ids of the rendered conversation.
+
+    Raises:
+        TooLong: The context has no `room` left for so many tokens.
+    """
+    prompt = render(tokenizer, messages)
+    if len(prompt) + room > context_length:
+        raise TooLong(f"prompt of {len(prompt)} tokens exceeds the context of {context_length}")
+    return prompt
+
+
+def why(error: Exception) -> Outcome:
+    """The outcome of a row that could not be made."""
+    return "context" if isinstance(error, TooLong) else "error"
+
+
+def failure(request: Request, reason: str, prompt_tokens: int = 0, outcome: Outcome = "error") -> Completion:
+    """The completion of a request that failed."""
+    return Completion(request.id, "", prompt_tokens, 0, "error", reason, outcome)
+
+
+def completion_of(row: DecodeRow, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype) -> Completion:
+    """The completion of a row that is finished; the token that ended it is counted, and no part of the text."""
+    if row.finish_reason == "error":
+        reason = f"the model's logits were not finite at token {len(row.tokens)} (an overflow in {dtype}?)"
+        return failure(row.request, reason, len(row.prompt))
+    tokens = row.tokens[:-1] if row.finish_reason == "stop" else row.tokens
+    text = str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+    ids, reason = tuple(row.tokens), row.finish_reason or "length"
+    return Completion(row.id, text, len(row.prompt), len(ids), reason, token_ids=ids)
 
 
 def left_pad(sequences: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -50,7 +106,7 @@ def decode(loaded: LoadedModel, adapter: str | None, rows: Sequence[DecodeRow], 
     while batch.rows:
         with use_adapter(loaded, adapter):
             finished = batch.advance()
-        yield from (_completion(loaded, row, stop) for row in finished)
+        yield from (completion_of(row, loaded.tokenizer, loaded.dtype) for row in finished)
 
 
 class _Batch:
@@ -115,13 +171,3 @@ class _Batch:
             self._cache.batch_select_indices(kept)
         self._input, self._mask, self._positions = self._input[kept], self._mask[kept], self._positions[kept]
         self._temperature, self._top_p, self._uniforms = self._temperature[kept], self._top_p[kept], self._uniforms[kept]
-
-
-def _completion(loaded: LoadedModel, row: DecodeRow, stop: frozenset[int]) -> Completion:
-    if row.finish_reason == "error":
-        reason = f"the model's logits were not finite at token {len(row.tokens)} (an overflow in {loaded.dtype}?)"
-        return Completion(row.id, "", len(row.prompt), 0, "error", reason)
-    tokens = row.tokens[:-1] if row.finish_reason == "stop" else row.tokens
-    text = str(loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-    ids, reason = tuple(row.tokens), row.finish_reason or "length"
-    return Completion(row.id, text, len(row.prompt), len(ids), reason, token_ids=ids)

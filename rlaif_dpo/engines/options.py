@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlaif_dpo.engines.base import OptionScores
-from rlaif_dpo.engines.decode import left_pad, positions_of
+from rlaif_dpo.engines.base import OptionRequest, OptionScores
+from rlaif_dpo.engines.decode import left_pad, positions_of, prompt_of, why
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.models.adapters import use_adapter
 from rlaif_dpo.models.load import LoadedModel
@@ -24,6 +24,8 @@ WORD_START = ("\u2581{}", "\u0120{}")
 
 Spelling = tuple[int, ...]
 """Token ids that spell an option."""
+Spellings = tuple[tuple[Spelling, ...], ...]
+"""Of each option."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,11 @@ class OptionRow:
 
     id: str
     prompt: tuple[int, ...]
-    spellings: tuple[tuple[Spelling, ...], ...]
+    spellings: Spellings
 
 
 @lru_cache(maxsize=64)
-def option_spellings(tokenizer: PreTrainedTokenizerBase, options: tuple[str, ...]) -> tuple[tuple[Spelling, ...], ...]:
+def option_spellings(tokenizer: PreTrainedTokenizerBase, options: tuple[str, ...]) -> Spellings:
     """For each option, the token sequences that spell it; case counts only where options differ by nothing else.
 
     Single tokens where the tokenizer has one for every option. Where it splits one of them (many write "10" as "1", "0"), the
@@ -74,6 +76,27 @@ def _extends(spelling: Spelling, others: Iterable[Spelling]) -> bool:
     return any(len(other) < len(spelling) and spelling[: len(other)] == other for other in others)
 
 
+def option_rows(
+    requests: Sequence[OptionRequest], tokenizer: PreTrainedTokenizerBase, context_length: int, room: int = 0
+) -> tuple[list[OptionRow], list[OptionScores]]:
+    """The rows of `requests`, and the failures of those that the template does not take or that leave no `room`, in tokens.
+
+    Raises:
+        UserError: An option cannot be written with the tokenizer's vocabulary.
+    """
+    rows: list[OptionRow] = []
+    failed: list[OptionScores] = []
+    for request in requests:
+        spellings = option_spellings(tokenizer, request.options)
+        try:
+            prompt = prompt_of(request.messages, tokenizer, context_length, room)
+        except Exception as error:
+            failed.append(OptionScores(request.id, (), 0.0, 0, str(error), why(error)))
+            continue
+        rows.append(OptionRow(request.id, tuple(prompt), spellings))
+    return rows, failed
+
+
 def plan_groups(rows: Sequence[OptionRow]) -> list[list[OptionRow]]:
     """Groups of rows that share a prefix of at least half their prompt; the same for any order of `rows`."""
     groups: list[list[OptionRow]] = []
@@ -99,49 +122,76 @@ def score(loaded: LoadedModel, adapter: str | None, rows: Sequence[OptionRow]) -
     """
     groups = plan_groups(rows)
     rows = [row for group in groups for row in group]
-    starts = {spelling[:n] for row in rows for option in row.spellings for spelling in option for n in range(len(spelling))}
     with use_adapter(loaded, adapter):
-        after = {start: _next_logprobs(loaded, groups, start) for start in sorted(starts)}
-        table = [_option_logprobs(row.spellings, after, i) for i, row in enumerate(rows)]
-    for row, line in zip(rows, table, strict=True):
-        if not all(map(math.isfinite, line)):
-            raise FloatingPointError(f"the model's logits were not finite (an overflow in {loaded.dtype}?)")
-        yield OptionScores(row.id, tuple(line), sum(map(math.exp, line)), len(row.prompt))
+        wanted = next_tokens(row.spellings for row in rows).items()
+        after = {start: _next_logprobs(loaded, groups, start, tokens) for start, tokens in wanted}
+    for i, row in enumerate(rows):
+        yield scores_of(row, {start: lines[i] for start, lines in after.items()}, loaded.dtype)
 
 
-def _option_logprobs(spellings: Sequence[Sequence[Spelling]], after: Mapping[Spelling, Tensor], i: int) -> list[float]:
-    """Log-probabilities of the options of row `i`: what begins as one option and goes on to another is the other alone.
+def next_tokens(spellings: Iterable[Spellings]) -> dict[Spelling, list[int]]:
+    """The tokens whose log-probabilities are needed, by what they come after: nothing, or the start of a spelling."""
+    found: dict[Spelling, set[int]] = {}
+    for spelling in {spelling for options in set(spellings) for option in options for spelling in option}:
+        for n, token in enumerate(spelling):
+            found.setdefault(spelling[:n], set()).add(token)
+    return {start: sorted(tokens) for start, tokens in sorted(found.items())}
+
+
+def scores_of(row: OptionRow, after: Mapping[Spelling, Mapping[int, float]], dtype: torch.dtype) -> OptionScores:
+    """The scores of a row from its log-probabilities after each start of a spelling; one that is not finite is an error."""
+    logprobs = option_logprobs(row.spellings, after)
+    if not all(map(math.isfinite, logprobs)):
+        return failed_scores(row, f"the model's logits were not finite (an overflow in {dtype}?)")
+    return OptionScores(row.id, tuple(logprobs), sum(map(math.exp, logprobs)), len(row.prompt))
+
+
+def failed_scores(row: OptionRow, reason: str) -> OptionScores:
+    """The scores of a row that failed."""
+    return OptionScores(row.id, (), 0.0, len(row.prompt), reason)
+
+
+def option_logprobs(spellings: Spellings, after: Mapping[Spelling, Mapping[int, float]]) -> list[float]:
+    """Log-probabilities of the options: what begins as one option and goes on to another is the other alone.
 
     P("1") = p(1) (1 - p(0 | 1)) and P("10") = p(1) p(0 | 1), where "10" is the tokens "1", "0". `after` has the log-probabilities
-    [rows, vocabulary] of the token that follows each start.
+    of the tokens that follow each start.
     """
     if len(after) == 1:
-        line = after[()][i]
-        return [float(torch.logsumexp(line[[token for (token,) in option]], dim=0)) for option in spellings]
+        return [_log_sum([after[()][token] for (token,) in option]) for option in spellings]
     every = {spelling for option in spellings for spelling in option}
 
-    def whole(spelling: Spelling) -> Tensor:
-        return torch.stack([after[spelling[:n]][i, token] for n, token in enumerate(spelling)]).sum()
+    def whole(spelling: Spelling) -> float:
+        return sum(after[spelling[:n]][token] for n, token in enumerate(spelling))
 
-    def alone(spelling: Spelling) -> Tensor:
+    def alone(spelling: Spelling) -> float:
         longer = [other for other in every if _extends(other, [spelling])]
         nearest = [other for other in longer if not _extends(other, longer)]
         if not nearest:
             return whole(spelling)
-        goes_on = sum(math.exp(float(whole(other) - whole(spelling))) for other in nearest)
+        goes_on = sum(math.exp(whole(other) - whole(spelling)) for other in nearest)
         return whole(spelling) + math.log(max(1 - goes_on, sys.float_info.min))
 
-    return [float(torch.logsumexp(torch.stack([alone(spelling) for spelling in option]), dim=0)) for option in spellings]
+    return [_log_sum([alone(spelling) for spelling in option]) for option in spellings]
 
 
-def _next_logprobs(loaded: LoadedModel, groups: Sequence[Sequence[OptionRow]], start: Spelling) -> Tensor:
-    """Log-probabilities [rows, vocabulary], float64, of the token after each prompt and `start`."""
+def _log_sum(logprobs: Sequence[float]) -> float:
+    """log of the sum of the probabilities."""
+    most = max(logprobs)
+    return most + math.log(math.fsum(math.exp(logprob - most) for logprob in logprobs)) if math.isfinite(most) else most
+
+
+def _next_logprobs(
+    loaded: LoadedModel, groups: Sequence[Sequence[OptionRow]], start: Spelling, tokens: Sequence[int]
+) -> list[dict[int, float]]:
+    """For each row, the log-probabilities of `tokens` after its prompt and `start`, computed in float64."""
     begun = [[OptionRow(row.id, row.prompt + start, row.spellings) for row in group] for group in groups]
     if all(len(group) > 1 for group in groups):
         logits = _logits_after_prefix(loaded, begun)
     else:
         logits = _logits(loaded, [row for group in begun for row in group])
-    return torch.log_softmax(logits.double(), dim=-1).cpu()
+    lines = torch.log_softmax(logits.double(), dim=-1)[:, tokens].tolist()
+    return [dict(zip(tokens, line, strict=True)) for line in lines]
 
 
 def _logits(loaded: LoadedModel, rows: Sequence[OptionRow]) -> Tensor:

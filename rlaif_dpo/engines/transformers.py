@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from rlaif_dpo.engines.base import Completion, OptionRequest, OptionScores, Outcome, Request
+from rlaif_dpo.engines.base import Completion, OptionRequest, OptionScores, Request
 from rlaif_dpo.engines.batches import isolate, pack
-from rlaif_dpo.engines.decode import DecodeRow, decode
-from rlaif_dpo.engines.options import OptionRow, option_spellings, plan_groups, score
+from rlaif_dpo.engines.decode import decode, decode_rows, failure
+from rlaif_dpo.engines.options import OptionRow, failed_scores, option_rows, plan_groups, score
 from rlaif_dpo.messages import Message
 from rlaif_dpo.models.adapters import adapter_names
 from rlaif_dpo.models.chat import render, stop_ids
@@ -48,43 +48,23 @@ class TransformersEngine:
         return len(render(self._loaded.tokenizer, messages))
 
     def generate(self, requests: Sequence[Request], skip: Collection[str] = ()) -> Iterator[Completion]:
-        rows: list[DecodeRow] = []
-        for request in requests:
-            try:
-                prompt = self._prompt(request.messages, room=1)
-            except Exception as error:
-                if request.id not in skip:
-                    yield _failed_completion(request, str(error), outcome=_why(error))
-                continue
-            rows.append(DecodeRow(request, prompt, min(request.sampling.max_new_tokens, self.context_length - len(prompt))))
+        rows, failed = decode_rows(requests, self._loaded.tokenizer, self.context_length)
+        yield from (completion for completion in failed if completion.id not in skip)
         # The longest first: what does not fit into memory shows at once.
         rows.sort(key=lambda row: (-len(row.prompt) - row.room, row.id))
         run = partial(decode, self._loaded, self._adapter, stop=self._stop)
         for batch in pack(rows, rows=lambda row: 1, length=lambda row: len(row.prompt) + row.room, budget=self._budget):
             if any(row.id not in skip for row in batch):
-                done = isolate(batch, run, lambda row, reason: _failed_completion(row.request, reason, len(row.prompt)))
+                done = isolate(batch, run, lambda row, reason: failure(row.request, reason, len(row.prompt)))
                 yield from (completion for completion in done if completion.id not in skip)
 
     def score_options(self, requests: Sequence[OptionRequest], skip: Collection[str] = ()) -> Iterator[OptionScores]:
-        rows: list[OptionRow] = []
-        for request in requests:
-            spellings = option_spellings(self._loaded.tokenizer, request.options)
-            try:
-                rows.append(OptionRow(request.id, tuple(self._prompt(request.messages, room=0)), spellings))
-            except Exception as error:
-                if request.id not in skip:
-                    yield OptionScores(request.id, (), 0.0, 0, str(error), _why(error))
+        rows, failed = option_rows(requests, self._loaded.tokenizer, self.context_length)
+        yield from (scores for scores in failed if scores.id not in skip)
         run = partial(score, self._loaded, self._adapter)
         for batch in self._plan_scores(rows):
             if any(row.id not in skip for row in batch):
-                done = isolate(batch, run, lambda row, reason: OptionScores(row.id, (), 0.0, len(row.prompt), reason))
-                yield from (scores for scores in done if scores.id not in skip)
-
-    def _prompt(self, messages: Sequence[Message], room: int) -> list[int]:
-        prompt = render(self._loaded.tokenizer, messages)
-        if len(prompt) + room > self.context_length:
-            raise TooLong(f"prompt of {len(prompt)} tokens exceeds the context of {self.context_length}")
-        return prompt
+                yield from (scores for scores in isolate(batch, run, failed_scores) if scores.id not in skip)
 
     def _plan_scores(self, rows: Sequence[OptionRow]) -> Iterator[list[OptionRow]]:
         """Batches in which every row shares its prefix with another, then those in which none does."""
@@ -101,15 +81,3 @@ class TransformersEngine:
 
 def _longest(group: Sequence[OptionRow]) -> int:
     return max(len(row.prompt) for row in group)
-
-
-class TooLong(Exception):
-    """The prompt and its answer do not fit into the context."""
-
-
-def _why(error: Exception) -> Outcome:
-    return "context" if isinstance(error, TooLong) else "error"
-
-
-def _failed_completion(request: Request, reason: str, prompt_tokens: int = 0, outcome: Outcome = "error") -> Completion:
-    return Completion(request.id, "", prompt_tokens, 0, "error", reason, outcome)

@@ -101,9 +101,11 @@ def smallest_changes(
 
 def _ladder(stage: str, recipe: Recipe, phases: Phases) -> list[tuple[str, list[Any]]]:
     """What may be changed for a stage, from the least harmful to the most, each from little to much."""
-    budget = recipe.model.max_batch_tokens
-    sampled: tuple[str, list[Any]] = ("model.max_batch_tokens", [budget >> n for n in range(1, 6) if budget >> n >= 256])
-    four_bits: list[tuple[str, list[Any]]] = [("model.quantization", ["nf4"] if recipe.model.quantization == "none" else [])]
+    budget, vllm = recipe.model.max_batch_tokens, recipe.model.engine == "vllm"
+    smaller = [] if vllm else [budget >> n for n in range(1, 6) if budget >> n >= 256]
+    sampled: tuple[str, list[Any]] = ("model.max_batch_tokens", smaller)
+    fewer_bits = ["nf4"] if recipe.model.quantization == "none" and not vllm else []
+    four_bits: list[tuple[str, list[Any]]] = [("model.quantization", fewer_bits)]
     trained: dict[str, tuple[str, Training | Ppo | Grpo]] = {
         "20-sft": ("sft", recipe.sft),
         "40-dpo": ("dpo", recipe.dpo),

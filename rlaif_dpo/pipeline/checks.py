@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rlaif_dpo.constitution import Constitution, lint
+from rlaif_dpo.engines.base import NO_VLLM
 from rlaif_dpo.errors import UserError, did_you_mean
 from rlaif_dpo.evaluate.suites import load_suite, load_suites
 from rlaif_dpo.judges.build import check_judge
@@ -28,6 +29,7 @@ def check_recipe(recipe: Recipe, constitution: Constitution) -> None:
         if finding.level == "error":
             raise UserError(f"constitution {recipe.constitution}: {finding.sentence}")
     check_judge(recipe.judge)
+    _check_engine(recipe)
     for name in sorted(roles.local(recipe, roles.everyone(recipe)) - {recipe.model.path}):
         if (hint := did_you_mean(name, recipe.endpoints)) and not model_folder(name).exists():
             raise UserError(f'There is no endpoint "{name}".{hint}')
@@ -51,6 +53,20 @@ def check_recipe(recipe: Recipe, constitution: Constitution) -> None:
     examples = recipe.revise.few_shot
     if examples is not None and not few_shot_path(examples).is_file():
         raise UserError(f"There is no file {examples}; check `revise.few_shot`.{did_you_mean(examples, shipped_few_shot())}")
+
+
+def _check_engine(recipe: Recipe) -> None:
+    """vLLM fills the card, and another model has no room beside it.
+
+    Raises:
+        UserError: `model.engine: vllm` and a drafter, critic or judge that is another model on this machine.
+    """
+    others = sorted(roles.local(recipe, roles.everyone(recipe)))
+    if recipe.model.engine == "vllm" and others:
+        raise UserError(
+            f"`model.engine: vllm` fills the card, and {others[0]} has no room beside it: name the model itself `same`, another "
+            "one as a server under `endpoints`, or set model.engine=transformers"
+        )
 
 
 def check_start(recipe: Recipe) -> None:
@@ -97,6 +113,16 @@ def check_trackers(recipe: Recipe) -> None:
     for tracker in recipe.trackers:
         if not any(find_spec(package) for package in TRACKER_PACKAGES[tracker]):
             raise UserError(f"`trackers` names {tracker}, which is not installed: pip install {tracker}")
+
+
+def check_vllm(recipe: Recipe) -> None:
+    """Refuse to begin without vLLM where it is to answer.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    if recipe.model.engine == "vllm" and find_spec("vllm") is None:
+        raise UserError(NO_VLLM)
 
 
 def check_gold(recipe: Recipe, constitution: Constitution) -> None:

@@ -21,6 +21,7 @@ from rlaif_dpo.files import JsonlWriter, read_json, write_json
 
 PACKAGES = (
     "rlaif-dpo", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "tokenizers", "safetensors",
+    "vllm",
 )  # fmt: skip
 ROUNDS = "rounds.json"
 """In a folder of rounds: how they went, and which one is kept. Each round is a run directory of its own in that folder."""

@@ -15,6 +15,9 @@ Ingredients = dict[str, Any]
 # What trades time for memory and leaves the result alone: a run stopped by a full memory goes on with a smaller batch.
 MEMORY_ONLY = frozenset({"max_batch_tokens", "micro_batch_size", "gradient_checkpointing", "save_steps"})
 
+ENGINE = "model.engine"
+"""Who answers with the model. Not counted where it is `transformers`: the keys of runs from before there was a choice stay."""
+
 # A file larger than this is known by its size, head and tail: reading 16 GB of weights at every start would cost minutes.
 WHOLE = 64 * 2**20
 ENDS = 2**20
@@ -32,6 +35,8 @@ def recipe_ingredients(recipe: Recipe, sections: Sequence[str], but: Sequence[st
     """
     values = _flatten(recipe.model_dump(mode="json"))
     found = {name: value for name, value in values if _within(name, sections) and not _within(name, but)}
+    if found.get(ENGINE) == "transformers":
+        del found[ENGINE]
     return {name: value for name, value in found.items() if name.rsplit(".", 1)[-1] not in MEMORY_ONLY}
 
 

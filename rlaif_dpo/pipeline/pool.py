@@ -13,17 +13,20 @@ from rlaif_dpo.recipe.schema import Recipe
 if TYPE_CHECKING:
     from rlaif_dpo.engines.endpoint import EndpointEngine
     from rlaif_dpo.engines.store import CallStore
+    from rlaif_dpo.engines.vllm_model import VllmModel
     from rlaif_dpo.models.load import LoadedModel
 
 
 class ModelPool:
     """Loads the base at most once, and opens each endpoint at most once.
 
+    With `model.engine: vllm` the base is in memory once, too: vLLM has it to answer, or it is loaded to be trained.
+
     Args:
         recipe: Names the models and the endpoints.
         progress: Hears what endpoints say, and is shown what they cost.
         store: The file with what was bought before; None: nothing is kept.
-        on_load: Called when the base is loaded.
+        on_load: Called when the base is loaded, by whichever library.
         policy: The adapter of the run's SFT model, for a judge that is called `policy`.
     """
 
@@ -40,6 +43,7 @@ class ModelPool:
         self._progress, self._store_path = progress, store
         self._on_load, self._policy = on_load, policy
         self._base: LoadedModel | None = None
+        self._vllm: VllmModel | None = None
         self._store: CallStore | None = None
         self._open: dict[str, EndpointEngine] = {}
 
@@ -48,6 +52,8 @@ class ModelPool:
         if self._base is None:
             from rlaif_dpo.models.load import load_model
 
+            if self._vllm is not None:
+                self._vllm.close()
             self._base = load_model(self._settings)
             self._on_load()
         return self._base
@@ -59,6 +65,8 @@ class ModelPool:
 
     def engine(self, adapter: Path | None = None) -> Engine:
         """An engine over the base, or over the base with the adapter saved at `<stage>/adapter`, named after its stage."""
+        if self._settings.engine == "vllm":
+            return self._vllm_engine(adapter)
         from rlaif_dpo.engines.transformers import TransformersEngine
         from rlaif_dpo.models.adapters import adapter_names, add_adapter
 
@@ -68,6 +76,22 @@ class ModelPool:
         if name not in adapter_names(self.base()):
             add_adapter(self.base(), adapter, name)
         return TransformersEngine(self.base(), adapter=name, max_batch_tokens=self._settings.max_batch_tokens)
+
+    def _vllm_engine(self, adapter: Path | None) -> Engine:
+        from rlaif_dpo.engines.vllm import VllmEngine
+        from rlaif_dpo.engines.vllm_model import VllmModel
+
+        if self._vllm is None:
+            self._vllm = VllmModel(self._settings, make_room=self._unload)
+        return VllmEngine(self._vllm, adapter)
+
+    def _unload(self) -> None:
+        """Take the base out of memory, so that vLLM can have it."""
+        from rlaif_dpo.models.hardware import release_memory
+
+        self._base = None
+        release_memory()
+        self._on_load()
 
     def guests(self, anew: bool = False) -> Callable[[str], Engine]:
         """Gives the engine of a drafter, critic or judge by its name: the base for `same`, `policy`, an endpoint, else a model.
@@ -113,7 +137,9 @@ class ModelPool:
         return f"{sum(part.bought for part in spent)} bought, {sum(part.from_store for part in spent)} had{usd}"
 
     def close(self) -> None:
-        """Close what is open: connections and the store."""
+        """Close what is open: connections, the store, vLLM."""
+        if self._vllm is not None:
+            self._vllm.close()
         for engine in self._open.values():
             engine.close()
         if self._store is not None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from rlaif_dpo.constitution import Constitution, load_constitution
+from rlaif_dpo.engines.base import NO_VLLM
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.evaluate.suites import SuitePrompt, load_suites, system_prompt, with_system
 from rlaif_dpo.models.cards import named_card, present_card
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = 100
 """Tokens that a question to a critic or a judge has beside the principle and the texts it is about: about as many."""
+VLLM = "vLLM takes what is free of the card; the memory told for drafts, answers and judgments is the least that it needs."
 ACTIONS = {"finished": "skip", "half": "resume", "stale": "redo", "absent": "run"}
 
 
@@ -170,6 +173,8 @@ def plan(recipe: Recipe, root: Path | str = "runs", gpu: str | None = None) -> P
     if "pairs" in phases and list(builders) != ["judged"]:
         shares = ", ".join(f"{name} {weight:g}" for name, weight in builders.items())
         notes = (f"Pairs are {shares}: at most {phases['pairs'].rows:,} preferences.", *notes)
+    if recipe.model.engine == "vllm":
+        notes = (*notes, VLLM if find_spec("vllm") else f"{VLLM} {NO_VLLM}.")
     models, unknown = _models(recipe)
     estimated = "same" in models and recipe.start.revise
     return Plan(

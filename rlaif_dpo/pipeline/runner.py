@@ -11,7 +11,7 @@ from typing import Any
 from rlaif_dpo.constitution import dump_lock, load_constitution
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import write_text
-from rlaif_dpo.pipeline.checks import check_gold, check_keys, check_recipe, check_start, check_suites, check_trackers
+from rlaif_dpo.pipeline.checks import check_gold, check_keys, check_recipe, check_start, check_suites, check_trackers, check_vllm
 from rlaif_dpo.pipeline.directory import RunDirectory, create, disk_full, is_rounds, open_run, store_of, unwritable
 from rlaif_dpo.pipeline.keys import changes, key_of
 from rlaif_dpo.pipeline.launch import Launch
@@ -98,6 +98,7 @@ def run(
     check_gold(recipe, constitution)
     check_keys(recipe)
     check_trackers(recipe)
+    check_vllm(recipe)
     told = progress or Silent()
     check_suites(recipe, told.say)
     directory = create(Path(root) / recipe.name)

@@ -141,7 +141,7 @@ class _Run:
         return [judge for judge in own if judge.model in self.placed]
 
     def _judging(self, stage: str, phase: "PhasePlan", new: int, adapters: int) -> Iterator[Memory]:
-        names, budget = {judge.model for judge in self._judges}, self.recipe.model.max_batch_tokens
+        names, budget = {judge.model for judge in self._judges}, self._budget(stage)
         for judge in self._judges:
             prompt = min(phase.max_tokens + 2 * new + phase.overhead, self.placed[judge.model].shapes.context)
             found = scoring_memory(stage, self.placed[judge.model], budget, prompt)
@@ -151,9 +151,14 @@ class _Run:
 
     def _writing(self, stage: str, name: str, phase: "PhasePlan", prompt: int, new: int, adapters: int = 0) -> Memory:
         """A batch of long prompts has the longer pass over them, one of short prompts more rows."""
-        budget, room = self.recipe.model.max_batch_tokens, max(1, self.placed[name].shapes.context - new)
+        budget, room = self._budget(stage), max(1, self.placed[name].shapes.context - new)
         sizes = (min(prompt, room), min(math.ceil(phase.mean_tokens), room))
         return max((generation_memory(stage, self.placed[name], budget, size, new, adapters) for size in sizes), key=_total)
+
+    def _budget(self, stage: str) -> int:
+        """Tokens at once. vLLM needs room for a row and takes all there is; while something is trained it is not there."""
+        vllm = self.recipe.model.engine == "vllm" and not stage.startswith("41")
+        return 1 if vllm else self.recipe.model.max_batch_tokens
 
     def _beside(self, name: str, names: set[str]) -> int:
         """Weights of all that lies in memory while `name` works: the base and the guests."""

@@ -10,7 +10,7 @@ from rlaif_dpo.evaluate.suites import shipped_suites
 from rlaif_dpo.judges.build import judge_files
 from rlaif_dpo.pipeline import perform, roles
 from rlaif_dpo.pipeline.gate import AUDIT, needs_audit, treatment_ingredient
-from rlaif_dpo.pipeline.keys import Ingredients, file_ingredient
+from rlaif_dpo.pipeline.keys import ENGINE, Ingredients, file_ingredient
 from rlaif_dpo.pipeline.stage import (
     ADAPTERS,
     ANCHOR_ADAPTER,
@@ -86,6 +86,7 @@ SHARED = (
         name="20-sft",
         version=1,
         sections=("model", "lora", "sft"),
+        but=(ENGINE,),
         inputs=lambda recipe: (REVISED, *((START_ADAPTER,) if recipe.start.adapter is not None else ())),
         asks=lambda recipe: {recipe.model.path},
         perform=perform.sft,
@@ -147,6 +148,7 @@ DPO = Stage(
     name="40-dpo",
     version=1,
     sections=("model", "dpo"),
+    but=(ENGINE,),
     phase="pairs",
     principles="judge",
     inputs=lambda recipe: (SFT_ADAPTER, PREFERENCES),
@@ -159,6 +161,7 @@ REWARD = Stage(
     name="40-reward",
     version=1,
     sections=("model", "reward"),
+    but=(ENGINE,),
     inputs=lambda recipe: (SFT_ADAPTER, PREFERENCES),
     asks=lambda recipe: {recipe.model.path},
     perform=perform.reward,
@@ -168,6 +171,7 @@ PPO = Stage(
     name="41-ppo",
     version=1,
     sections=("model", "ppo"),
+    but=(ENGINE,),
     phase="pairs",
     principles="judge",
     inputs=lambda recipe: (SFT_ADAPTER, REWARD_ADAPTER),
@@ -179,7 +183,7 @@ GRPO = Stage(
     name="41-grpo",
     version=1,
     sections=("model", "grpo", "judge"),
-    but=AUDIT_ONLY,
+    but=(*AUDIT_ONLY, ENGINE),
     phase="pairs",
     principles="judge",
     inputs=lambda recipe: (SFT_ADAPTER, *((REWARD_ADAPTER,) if recipe.grpo.rewards.model else ())),

@@ -35,8 +35,18 @@ class Model(Section):
     """Compute type; `auto` takes bfloat16 from compute capability 8.0, float16 below it, float32 on a CPU."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Off unless you trust its authors."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What drafts, answers and judges with the model; `vllm` needs its package and fills the card. See docs/speed.md."""
     max_batch_tokens: PositiveInt = 16384
-    """Tokens (prompt and room for the answer) generated at once."""
+    """Tokens (prompt and room for the answer) generated at once; `vllm` decides that by itself."""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.engine == "vllm" and self.quantization == "nf4":
+            raise conflict(
+                "engine", "`vllm` was not tried with a base in 4 bits; set `quantization: none`, or `engine: transformers`"
+            )
+        return self
 
 
 class PromptSource(Section):
@@ -367,6 +377,10 @@ class Recipe(Section):
         for name, section in (("dpo", self.dpo.looks), ("ppo", self.ppo), ("grpo", self.grpo)):
             if section.held_out_judge == "policy":
                 raise conflict(name, "`held_out_judge: policy` would let the policy decide about itself; name another judge")
+            if section.held_out_judge is not None and self.model.engine == "vllm":
+                raise conflict(
+                    name, "`held_out_judge` looks on while the model trains, and `engine: vllm` fills the card; keep one"
+                )
         return self
 
     @model_validator(mode="after")
@@ -393,6 +407,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _check_rewards(self) -> Self:
         if self.optimizer in ("grpo", "rloo"):
+            if self.model.engine == "vllm" and (self.grpo.rewards.judge or self.grpo.rewards.rules):
+                told = f"`engine: vllm` cannot judge while {self.optimizer} trains on the same card; set `engine: transformers`"
+                raise conflict("model", told)
             if self.grpo.rewards.rules and self.judge.rulebook is None:
                 raise conflict("grpo", "`rewards.rules` needs a rulebook, e.g. `judge.rulebook: refusals`")
             kinds = {member.kind for member in self.judge.committee} or {self.judge.kind}

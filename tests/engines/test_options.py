@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from rlaif_dpo.engines import options as options_module
 from rlaif_dpo.engines.base import OptionRequest
-from rlaif_dpo.engines.options import OptionRow, option_spellings, plan_groups
+from rlaif_dpo.engines.options import OptionRow, option_logprobs, option_spellings, plan_groups
 from rlaif_dpo.engines.transformers import TransformersEngine
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.judges.templates import compare_messages
@@ -127,10 +127,10 @@ def test_ten_is_never_counted_as_one(loaded, kind, ten):
 def test_what_goes_on_to_another_option_is_taken_off_exactly():
     """p(1) = .5, p(0 | 1) = .8, p(2) = .2: P(1) = .5 x .2 = .1, P(10) = .4, P(2) = .2. Control: unsplit, P(1) would be .5."""
     one, two, zero = 0, 1, 2
-    after = {(): torch.tensor([[0.5, 0.2, 0.3]]).double().log(), (one,): torch.tensor([[0.1, 0.1, 0.8]]).double().log()}
-    logprobs = options_module._option_logprobs((((one,),), ((two,),), ((one, zero),)), after, 0)
+    after = {(): {one: log(0.5), two: log(0.2), zero: log(0.3)}, (one,): {one: log(0.1), two: log(0.1), zero: log(0.8)}}
+    logprobs = option_logprobs((((one,),), ((two,),), ((one, zero),)), after)
     assert [exp(x) for x in logprobs] == pytest.approx([0.1, 0.2, 0.4])
-    assert [exp(x) for x in options_module._option_logprobs((((one,),), ((two,),)), after, 0)] == pytest.approx([0.5, 0.2])
+    assert [exp(x) for x in option_logprobs((((one,),), ((two,),)), after)] == pytest.approx([0.5, 0.2])
 
 
 def test_split_options_share_prefixes_and_batches_too(loaded):
