@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import PeftModel
@@ -30,6 +30,8 @@ from rlaif_dpo.train.micro_batch import Event, in_micro_batches, nobody, trial_o
 from rlaif_dpo.train.processes import is_main
 
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from rlaif_dpo.train.held_out import HeldOut
     from rlaif_dpo.train.trl_adapter import SoftDPOTrainer
 
@@ -97,7 +99,9 @@ def run_dpo(
                 )
                 trainer.add_callback(looks)
             curve = fit(trainer, folder, steps, len(train), settings.epochs, progress, "DPO")
-            scores = trainer.score(trainer.eval_dataset if unseen else trainer.train_dataset.select(range(len(train))))
+            # After the rows that are trained on may come some that only fill up a batch (several processes).
+            rows = trainer.eval_dataset if unseen else cast("Dataset", trainer.train_dataset).select(range(len(train)))
+            scores = trainer.score(rows)
             verdict = health(curve, scores, settings.beta, "held-out" if unseen else "training", looks.checks() if looks else ())
             if is_main():
                 write_json(folder / "health.json", verdict)

@@ -166,7 +166,8 @@ class SoftDPOTrainer(Quiet, DPOTrainer):
         )
         # transformers divides by the micro-batches of the step, of which the last in an epoch may have fewer rows. Divided by
         # their mean number here, every row of a step counts the same.
-        return ((rows + settings.nll * likelihood) * weight).sum() / (self._mean_rows or weight.sum())
+        loss: Tensor = ((rows + settings.nll * likelihood) * weight).sum() / (self._mean_rows or weight.sum())
+        return loss
 
     def score(self, dataset: Dataset) -> list[PairScore]:
         """Every pair of a dataset under the policy as it stands, in order."""
