@@ -2,7 +2,9 @@
 
 import json
 import re
+import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -10,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from rlaif_dpo.constitution import load_constitution
@@ -27,6 +30,7 @@ from rlaif_dpo.pipeline.stages import stages_of
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe import load_recipe
 from rlaif_dpo.recipe.schema import Model
+from tests.children import start
 from tests.tiny import tiny_model_folder
 
 
@@ -206,6 +210,35 @@ def test_the_base_is_in_memory_once(stand_in: type[StandIn], folder: Path) -> No
     assert StandIn.living == 1 and pool._base is None
     pool.close()
     assert StandIn.living == 0 and loads == [0, 0, 0]
+
+
+def guarded(told: str) -> None:
+    """Stands for a run whose vLLM is a `sleep`."""
+    child = subprocess.Popen(["sleep", "100"])
+    guard = vllm_module._end_with_us([child.pid])
+    Path(told).write_text(f"{child.pid}\n")
+    child.wait()
+    assert guard is not None
+
+
+def lives(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+def test_after_a_kill_vllm_ends_too(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    run = start(guarded, str(told))
+    deadline = time.monotonic() + 60
+    while not (told.exists() and told.read_text().endswith("\n")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    pid = int(told.read_text())
+    assert lives(pid)
+    run.kill()
+    run.join()
+    while lives(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 VLLM = "model.engine=vllm"
