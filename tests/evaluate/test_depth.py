@@ -128,10 +128,10 @@ def test_canaries_are_distinct_and_the_same_every_time(rows: Callable[..., list[
     assert len({str(row["prompt"]) for row in made}) == len({row["id"] for row in made}) == 100
     assert made == rows(kind, 100, 3) and made != rows(kind, 100, 4)
     starts = [row["completion"][0]["content"].startswith("Sure") for row in made]
-    assert all(starts) if kind == "canary" else not any(starts)
+    assert not any(starts) if kind == "benign" and rows is canaries.rows else all(starts)
 
 
-SHORT = Depth(Tuning(lr=2e-3, steps=7), prefixes=(0, 1, 3, 6, 7, 8), tokens=12, room=12, canaries=(10,), benign=20)
+SHORT = Depth(Tuning(lr=3e-3, steps=10), prefixes=(0, 1, 3, 6, 7, 8), tokens=12, room=24, canaries=(10,), benign=100)
 
 
 @pytest.fixture(scope="module")
