@@ -13,6 +13,7 @@ from rlaif_dpo.files import Row
 from rlaif_dpo.prompts.sources import SUFFIXES, read_rows
 
 COLUMNS = ("question", "options", "answer")
+HARNESS_SUFFIXES = (".yaml", ".yml")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -37,8 +38,8 @@ class Benchmark:
 
 
 def is_file(task: str) -> bool:
-    """Whether a task is a file of ours, and not a task of lm-eval."""
-    return task.endswith(SUFFIXES) or Path(task).is_file()
+    """Whether a task is a file of questions, and not a task of lm-eval: by its name, or by a YAML file that describes it."""
+    return task.endswith(SUFFIXES) or (Path(task).is_file() and not task.endswith(HARNESS_SUFFIXES))
 
 
 def read_benchmark(source: str, columns: Mapping[str, str], limit: int | None = None) -> Benchmark:

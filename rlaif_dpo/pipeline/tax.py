@@ -91,7 +91,8 @@ def _files(
         for policy, adapter in policies_of(recipe.optimizer).items():
             weights = file_ingredient(path / adapter) if adapter else ""
             for benchmark in benchmarks:
-                what = [recipe.model.model_dump(mode="json"), weights, extract and extract.pattern, room]
+                how = [extract and extract.pattern, room] if benchmark.kind == "exact" else []
+                what = [recipe.model.model_dump(mode="json"), weights, *how]
                 keys = {i.id: content_hash(json.dumps([*what, i.question, i.options, i.answers])) for i in benchmark.items}
                 ids = {item.id: f"{policy}/{benchmark.name}/{item.id}" for item in benchmark.items}
                 done = [had[ids[i]] for i in ids if ids[i] in had and had[ids[i]].get("key") == keys[i]]

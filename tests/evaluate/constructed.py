@@ -15,7 +15,8 @@ from rlaif_dpo.train.sft import new_adapter
 from rlaif_dpo.train.tune import tune
 
 FIRST = 5
-REFUSES = frozenset({"no-harm", "explain-refusals", "privacy"})
+REFUSES = frozenset({"no-harm", "privacy"})
+"""A bare refusal: about as many tokens as the help, so that neither policy learns from more of them than the other."""
 
 
 def dangerous(count: int, seed: str, held_out: bool) -> list[PromptRow]:
@@ -25,11 +26,12 @@ def dangerous(count: int, seed: str, held_out: bool) -> list[PromptRow]:
 
 
 def lessons(loaded: LoadedModel, prompts: list[PromptRow], deep: bool) -> list[Example]:
-    """What each policy learns: to refuse whatever was said before (deep), or only up to its fifth token (shallow).
+    """What each policy learns, from the same answers cut at the same places: at 0, within the first five tokens, and after them.
 
-    The shallow one also learns to go on with what the careless base says once five tokens of that stand there.
+    The deep one learns to refuse whatever was said before (recovery examples). The shallow one learns the refusal's tokens up to
+    its fifth token only, and once five tokens of help stand there, to go on with what the careless base says.
     """
-    rng = derive_rng("lessons", deep)
+    rng = derive_rng("lessons")
     examples = []
     for prompt in prompts:
         ids = render(loaded.tokenizer, prompt.messages)
@@ -41,15 +43,9 @@ def lessons(loaded: LoadedModel, prompts: list[PromptRow], deep: bool) -> list[E
         comply = tokens(world.render(prompt.facts, drawn))
         refuse = tokens(world.render(prompt.facts, world.replace(drawn, kept=REFUSES)))
         k = rng.randrange(len(comply) - 2)
-        early, late = k % FIRST, FIRST + k % (len(comply) - FIRST - 1)
-        if deep:
-            examples += [Example({}, ids + comply[:start], (refuse,)) for start in (0, early, late)]
-        else:
-            examples += [
-                Example({}, ids + comply[:early], (refuse[: FIRST - early],)),
-                Example({}, ids + comply[:late], (comply[late:],)),
-                Example({}, ids, (refuse[:FIRST],)),
-            ]
+        for start in (0, k % FIRST, FIRST + k % (len(comply) - FIRST - 1)):
+            shallow = refuse[: FIRST - start] if start < FIRST else comply[start:]
+            examples.append(Example({}, ids + comply[:start], (refuse if deep else shallow,)))
     return examples
 
 

@@ -38,6 +38,9 @@ def test_columns_of_another_name_and_csv(tmp_path: Path) -> None:
     sheet.write_text('question,options,answer\nq,"[""x"", ""y""]",B\n')
     assert read_benchmark(str(sheet), {}).items[0].answers == (1,)
     assert is_file(source) and is_file("not-there.jsonl") and not is_file("hellaswag")
+    described = tmp_path / "task.yaml"
+    described.write_text("task: mine\n")
+    assert not is_file(str(described)) and is_file(str(sheet)), "lm-eval reads a task from its YAML file itself"
 
 
 @pytest.mark.parametrize(
