@@ -43,12 +43,7 @@ def load_constitution(name_or_path: str | Path) -> Constitution:
                 f" Or name a file that ends in {', '.join(SUFFIXES)}."
             )
         path = shipped[str(name_or_path)]
-    return _from_text(_read(path), path)
-
-
-@lru_cache(maxsize=32)
-def _from_text(text: str, path: Path) -> Constitution:
-    """A command reads the same constitution several times, and parsing it is what takes long."""
+    text = _read(path)
     if path.suffix == ".md":
         return _from_markdown(text, path)
     if path.suffix == ".json":
@@ -109,7 +104,7 @@ def _read(path: Path) -> str:
 
 def _parse_yaml(text: str, path: Path) -> object:
     try:
-        return YAML().load(text)
+        return _loaded(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else f"{path}"
@@ -117,6 +112,12 @@ def _parse_yaml(text: str, path: Path) -> object:
         raise UserError(f"{place}: This is not valid YAML ({problem}); check indentation, quotes and colons.") from None
     except (YAMLError, ValueError) as error:
         raise UserError(f"{path}: This is not valid YAML ({' '.join(str(error).split())}).") from None
+
+
+@lru_cache(maxsize=32)
+def _loaded(text: str) -> object:
+    """A command reads the same constitution several times, and parsing it is what takes long. Nobody changes what was read."""
+    return YAML().load(text)
 
 
 def _parse_json(text: str, path: Path) -> Any:
