@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 CODE := rlaif_dpo tests benchmarks
+LLAMA := .venv-llama/bin/python
 BESIDE := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: install quickstart test test-fast lint format schema docs-evidence
+.PHONY: install quickstart test test-fast test-llama lint format schema docs-evidence
 
 install: .venv/.installed
 
@@ -28,6 +29,16 @@ test: lint
 
 test-fast: install
 	$(BIN)/python -m pytest $(BESIDE) -m 'not slow'
+
+# The tests that run llama.cpp. It is compiled for them, once: some minutes, cmake and a C++ compiler.
+test-llama: install .venv-llama/.installed
+	RLAIF_DPO_LLAMA_CPP=$(CURDIR)/$(LLAMA) $(BIN)/python -m pytest -m llama_cpp tests/export tests/engines/endpoint
+
+.venv-llama/.installed: constraints.txt
+	@echo 'Compiling llama.cpp into .venv-llama (once; some minutes)'
+	@test -x $(LLAMA) || $(PYTHON) -m venv .venv-llama
+	@$(LLAMA) -m pip --disable-pip-version-check -qq install -c constraints.txt 'llama-cpp-python[server]'
+	@touch $@
 
 lint: install
 	$(BIN)/ruff check $(CODE)

@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rlaif_dpo.messages import Message, assistant, user
-from rlaif_dpo.models.chat import TEMPLATE_VARIABLES, stop_ids
+from rlaif_dpo.models.chat import settled_template, stop_ids
 
 SYSTEM, FIRST, ANSWER, SECOND = "probesystem", "probefirst", "probeanswer", "probesecond"
 
@@ -117,5 +117,6 @@ def _system(text: str) -> Message:
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], adds_bos: bool) -> str:
     turns = [{"role": str(message["role"]), "content": message["content"]} for message in messages]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **TEMPLATE_VARIABLES))
+    template = settled_template(tokenizer)
+    text = str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=True))
     return text.removeprefix(str(tokenizer.bos_token)) if adds_bos else text

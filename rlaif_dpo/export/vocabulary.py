@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from rlaif_dpo.errors import UserError
-from rlaif_dpo.models.chat import stop_ids
+from rlaif_dpo.models.chat import settled_template, stop_ids
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """GGUF's `tokenizer.ggml.token_type`."""
@@ -37,7 +37,7 @@ class Vocabulary:
         eot: Ends a turn; may be `eos`.
         pad: Fills a batch.
         add_bos: Whether the tokenizer itself puts `bos` before a text.
-        chat_template: In Jinja.
+        chat_template: In Jinja; without a choice that a program could make otherwise (thinking, the date).
     """
 
     tokens: tuple[str, ...]
@@ -88,7 +88,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int) -> Vocabulary
         eot=next((stop for stop in stops if stop != eos), eos),
         pad=tokenizer.pad_token_id,
         add_bos=bos is not None and tokenizer.encode("a")[:1] == [bos],
-        chat_template=str(tokenizer.get_chat_template()),
+        chat_template=settled_template(tokenizer),
     )
 
 

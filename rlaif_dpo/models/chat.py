@@ -1,5 +1,6 @@
 """Messages to token ids, by the model's own chat template. Message text is data: it never becomes a control token."""
 
+import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -77,16 +78,20 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, configured: int | Sequence[int]
     return frozenset(ids)
 
 
+def settled_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The chat template with its variables' values written into it: in other programs, too, it writes what `render` does."""
+    return _settled(_template(tokenizer))
+
+
 def _apply(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], add_generation_prompt: bool) -> list[int]:
     turns = [{"role": str(m["role"]), "content": m["content"]} for m in messages]
     ids = cast(
         list[int],
         tokenizer.apply_chat_template(
             turns,
-            chat_template=_still(_template(tokenizer)),
+            chat_template=settled_template(tokenizer),
             add_generation_prompt=add_generation_prompt,
             return_dict=False,
-            **TEMPLATE_VARIABLES,
         ),
     )
     # A template that writes BOS and a tokenizer that adds one too would give two.
@@ -105,8 +110,9 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
         ) from None
 
 
-def _still(template: str) -> str:
-    return STILL + template if "strftime_now" in template else template
+def _settled(template: str) -> str:
+    values = (f"{{% set {name} = {json.dumps(value)} %}}" for name, value in TEMPLATE_VARIABLES.items() if name in template)
+    return "".join(values) + (STILL if "strftime_now" in template else "") + template
 
 
 @lru_cache(maxsize=16)
@@ -122,9 +128,9 @@ def _control_pattern(tokenizer: PreTrainedTokenizerBase, template: str) -> re.Pa
 def _takes_system_role(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
     asked = [{"role": "system", "content": PROBE}, {"role": "user", "content": "x"}]
     answered = [*asked, {"role": "assistant", "content": "y"}]
-    options = {"chat_template": _still(template), "tokenize": False, **TEMPLATE_VARIABLES}
+    still = _settled(template)
     try:
-        rendered = [str(tokenizer.apply_chat_template(turns, **options)) for turns in (asked, answered)]
+        rendered = [str(tokenizer.apply_chat_template(turns, chat_template=still, tokenize=False)) for turns in (asked, answered)]
     except TemplateError:
         return False
     # Mistral's template shows the system text only while the user has the last word: then the prompt changes with its answer.

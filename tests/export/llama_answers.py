@@ -1,6 +1,7 @@
 """Run by a Python that has llama_cpp: reads a job from stdin, writes what llama.cpp makes of it. Not a test itself.
 
-Job: {"gguf", "texts": tokenised, "prompts": token ids to answer greedily, "new": tokens, "logits": token ids to read once}.
+Job: {"gguf", "texts": tokenised, "chats": messages to turn into token ids by the file's template, "prompts": token ids to answer
+greedily, "new": tokens, "stops": ids that end an answer, "logits": token ids to read once}.
 """
 
 import json
@@ -11,6 +12,10 @@ from llama_cpp import Llama
 job = json.load(sys.stdin)
 llama = Llama(job["gguf"], n_ctx=1024, n_threads=1, verbose=False, logits_all=bool(job["logits"]))
 stops = set(job["stops"])
+chats = []
+for messages in job["chats"]:
+    llama.create_chat_completion(messages, max_tokens=1, temperature=0.0)
+    chats.append(list(llama.eval_tokens))
 answers = []
 for prompt in job["prompts"]:
     answer: list[int] = []
@@ -26,10 +31,10 @@ for ids in job["logits"]:
     logits.append([[float(value) for value in row] for row in llama.scores[: len(ids)]])
 json.dump(
     {
-        "tokens": [llama.tokenize(text.encode(), add_bos=False, special=True) for text in job["texts"]],
+        "tokens": [llama.tokenize(text.encode(), add_bos=True, special=True) for text in job["texts"]],
+        "chats": chats,
         "answers": answers,
         "logits": logits,
-        "metadata": llama.metadata,
     },
     sys.stdout,
 )

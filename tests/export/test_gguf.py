@@ -1,8 +1,8 @@
 """GGUF files: read back by the gguf package, and, where a Python with llama_cpp is named, answered with by llama.cpp."""
 
 import json
-import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import (
 
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.export.gguf import check_architecture, write_gguf
+from rlaif_dpo.export.ollama import derive_turns
 from rlaif_dpo.models.chat import render, stop_ids
 from rlaif_dpo.models.load import load_model
 from rlaif_dpo.models.source import model_source
@@ -29,13 +30,11 @@ from rlaif_dpo.pipeline import export_run
 from rlaif_dpo.pipeline.stage import read_prompts
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe.schema import Model
+from tests.export.test_ollama import CONVERSATIONS, TEMPLATES, chat, fill_in
 from tests.export.test_vocabulary import TEXT, families
+from tests.llama_cpp import PYTHON, needs_llama_cpp
 
 gguf = pytest.importorskip("gguf", reason="needs the gguf package: pip install 'rlaif-dpo[gguf]'")
-LLAMA_CPP = os.environ.get("RLAIF_DPO_LLAMA_CPP")
-needs_llama_cpp = pytest.mark.skipif(
-    LLAMA_CPP is None, reason="needs RLAIF_DPO_LLAMA_CPP: the python of an environment with llama-cpp-python"
-)
 LLAMA_3_ROPE = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
@@ -52,10 +51,10 @@ CONFIGS: dict[str, tuple[type, dict[str, Any], str]] = {
 TEXTS = (*TEXT[:1], "She said: it's 42.5 degrees, isn't it?\n\n\n   Yes  ", "\tkeep  off\r\n 1234567 naïve 你好吗 🙂!!", "")
 
 
-def family_folder(folder: Path, name: str) -> Path:
+def family_folder(folder: Path, name: str, tokenizer: Any = None) -> Path:
     """A random model of a family's architecture, its norms and biases too, with a tokenizer that splits as the family's does."""
     kind, settings, splits = CONFIGS[name]
-    tokenizer = families()[splits]
+    tokenizer = tokenizer or families()[splits]
     common = {
         "vocab_size": len(tokenizer) + 5, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "initializer_range": 0.2,
@@ -146,9 +145,9 @@ def test_others_are_refused_by_name(config: Any, why: str) -> None:
     assert str(refused.value) == f"me/model: no GGUF, {why}; run llama.cpp's convert_hf_to_gguf.py on the merged folder instead."
 
 
-def llama_cpp(path: Path, texts: list[str], prompts: list[list[int]], new: int, stops: set[int], logits: list[list[int]]) -> Any:
-    job = {"gguf": str(path), "texts": texts, "prompts": prompts, "new": new, "stops": sorted(stops), "logits": logits}
-    program = [str(LLAMA_CPP), str(Path(__file__).with_name("llama_answers.py"))]
+def llama_cpp(path: Path, texts: Sequence[str], **wanted: Any) -> Any:
+    job = {"gguf": str(path), "texts": texts, "chats": [], "prompts": [], "new": 0, "stops": [], "logits": []} | wanted
+    program = [PYTHON, str(Path(__file__).with_name("llama_answers.py"))]
     done = subprocess.run(program, input=json.dumps(job), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -173,7 +172,9 @@ def test_llama_cpp_answers_as_transformers_does(run_of: Any) -> None:
     prompts = [render(loaded.tokenizer, row.messages) for row in rows]
     stops = set(stop_ids(loaded.tokenizer, None))
     texts = [str(loaded.tokenizer.decode(prompt)) for prompt in prompts]
-    found = llama_cpp(done.folder / "desk-f16.gguf", [*texts, *TEXTS], prompts, 48, stops, [])
+    chats = [row.messages for row in rows]
+    found = llama_cpp(done.folder / "desk-f16.gguf", [*texts, *TEXTS], chats=chats, prompts=prompts, new=48, stops=sorted(stops))
+    assert found["chats"] == prompts
     assert found["tokens"][: len(texts)] == prompts
     assert found["tokens"][len(texts) :] == [loaded.tokenizer.encode(text) for text in TEXTS]
     assert found["answers"] == [greedy(loaded.model, prompt, 48, stops) for prompt in prompts]
@@ -196,6 +197,23 @@ def test_llama_cpp_computes_what_transformers_does(tmp_path: Path, name: str) ->
     ids = torch.randint(10, len(tokenizer), (1, 100), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(ids).logits[0].numpy()
-    found = llama_cpp(tmp_path / "x.gguf", list(TEXTS), [], 0, {2}, ids.tolist())
+    found = llama_cpp(tmp_path / "x.gguf", TEXTS, logits=ids.tolist())
     assert np.abs(np.array(found["logits"][0]) - expected).max() <= 0.02 * expected.std()
-    assert found["tokens"] == [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
+    assert found["tokens"] == [tokenizer.encode(text) for text in TEXTS]
+
+
+@pytest.mark.slow
+@needs_llama_cpp
+@pytest.mark.parametrize(("template", "bos"), TEMPLATES.values(), ids=TEMPLATES)
+def test_llama_cpp_writes_a_chat_as_the_model_was_trained(tmp_path: Path, template: str, bos: str | None) -> None:
+    """By the file's own template, as llama.cpp fills it in, and by the Modelfile's, as Ollama does: the token ids of `render`."""
+    tokenizer = chat(template, bos)
+    folder = family_folder(tmp_path / "model", "llama", tokenizer)
+    vocabulary = write_gguf(folder, tmp_path / "x.gguf", "x", Silent())
+    turns = derive_turns(tokenizer, vocabulary.add_bos)
+    assert turns is not None and vocabulary.add_bos == (bos is not None)
+    expected = [render(tokenizer, messages) for messages in CONVERSATIONS]
+    filled = [fill_in(turns.as_go(), messages) for messages in CONVERSATIONS]
+    found = llama_cpp(tmp_path / "x.gguf", filled, chats=CONVERSATIONS)
+    assert found["chats"] == expected
+    assert found["tokens"] == expected

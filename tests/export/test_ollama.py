@@ -9,6 +9,7 @@ from rlaif_dpo.export.ollama import derive_turns, modelfile
 from rlaif_dpo.messages import Message, assistant, user
 from rlaif_dpo.models.chat import render, stop_ids
 from tests.export.test_vocabulary import byte_level, tokenizer_of
+from tests.models.families import LLAMA3, QWEN3
 from tests.tiny import CHATML
 
 LLAMA_3 = (
@@ -32,6 +33,11 @@ NO_SYSTEM = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
     "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 )
+TEMPLATES = {
+    "chatml": (CHATML, None), "llama-3": (LLAMA_3, "<|begin_of_text|>"), "default system": (DEFAULT_SYSTEM, None),
+    "no thinking": (NO_THINKING, None), "thinking unless told": (QWEN3, None), "today": (LLAMA3, "<|begin_of_text|>"),
+}  # fmt: skip
+"""Chat templates that Ollama's language can say, each with the BOS that its tokenizer puts before a text."""
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
 CONVERSATIONS: tuple[list[Message], ...] = (
     [user("How are you?")],
@@ -86,11 +92,7 @@ def fill_in(template: str, messages: list[Message]) -> str:
     return run(0, facts, True)[0]
 
 
-@pytest.mark.parametrize(
-    ("template", "bos"),
-    [(CHATML, None), (LLAMA_3, "<|begin_of_text|>"), (DEFAULT_SYSTEM, None), (NO_THINKING, None)],
-    ids=["chatml", "llama-3", "default system", "no thinking"],
-)
+@pytest.mark.parametrize(("template", "bos"), TEMPLATES.values(), ids=TEMPLATES)
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=["user", "system", "turns", "all"])
 def test_ollama_writes_what_the_chat_template_writes(template: str, bos: str | None, messages: list[Message]) -> None:
     """Token by token what the model was trained on; BOS comes from the tokenizer where it puts one before every text."""

@@ -8,6 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from rlaif_dpo.errors import UserError
 from rlaif_dpo.export.vocabulary import CONTROL, NORMAL, SPLITS, UNUSED, USER_DEFINED, read_vocabulary
+from rlaif_dpo.messages import user
+from rlaif_dpo.models.chat import render
+from tests.models.families import LLAMA3, QWEN3, SMOLLM3
 from tests.tiny import CHATML, SPECIAL
 
 TEXT = [
@@ -80,6 +83,18 @@ def test_types_and_filling() -> None:
     assert vocabulary.types[-3:] == (UNUSED,) * 3 and len(set(vocabulary.tokens)) == len(vocabulary.tokens)
     assert all(re.fullmatch(r"\S+ \S+", merge) for merge in vocabulary.merges)
     assert (vocabulary.eos, vocabulary.eot, vocabulary.pad) == (2, 2, 0)
+
+
+@pytest.mark.parametrize("template", [QWEN3, LLAMA3, SMOLLM3], ids=["qwen 3", "llama 3", "smollm 3"])
+def test_the_template_asks_for_nothing(template: str) -> None:
+    """Other programs call it without a date, or open a thinking block: it writes what the model was trained on all the same."""
+    tokenizer = tokenizer_of(byte_level(use_regex=True))
+    tokenizer.chat_template = template
+    asked = [user("How are you?")]
+    expected = render(tokenizer, asked)
+    tokenizer.chat_template = read_vocabulary(tokenizer, len(tokenizer)).chat_template
+    for variables in ({}, {"enable_thinking": True}):
+        assert tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=False, **variables) == expected
 
 
 def test_the_end_of_a_turn_may_be_another_token_than_eos() -> None:

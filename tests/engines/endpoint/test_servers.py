@@ -1,7 +1,6 @@
 """Servers that people run, started here on the sandbox model. One that is not installed is skipped.
 
-vLLM lives in an environment of its own, whose `vllm` program RLAIF_DPO_VLLM names; llama-cpp-python[server] in another, whose
-`python` RLAIF_DPO_LLAMA_CPP names.
+vLLM lives in an environment of its own, whose `vllm` program RLAIF_DPO_VLLM names; for llama.cpp see `tests/llama_cpp.py`.
 """
 
 import os
@@ -30,11 +29,12 @@ from rlaif_dpo.models.source import model_folder
 from rlaif_dpo.progress import Silent
 from rlaif_dpo.recipe.schema import Endpoint, JudgeSettings, Model
 from rlaif_dpo.sandbox.gold import gold_items
+from tests.llama_cpp import PYTHON, needs_llama_cpp
 
 pytestmark = pytest.mark.slow
 
 STARTS_IN_S = 240
-VLLM, LLAMA_CPP = os.environ.get("RLAIF_DPO_VLLM", ""), os.environ.get("RLAIF_DPO_LLAMA_CPP", "")
+VLLM = os.environ.get("RLAIF_DPO_VLLM", "")
 SETTINGS = JudgeSettings()
 ITEMS = gold_items(load_constitution("telehealth"), SETTINGS, 16, seed=5)
 
@@ -111,10 +111,8 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def llama_cpp(model: Path, *options: str) -> Iterator[str]:
-    if not shutil.which(LLAMA_CPP):
-        pytest.skip("RLAIF_DPO_LLAMA_CPP names no python with llama-cpp-python[server]")
     port = free_port()
-    command = [LLAMA_CPP, "-m", "llama_cpp.server", "--model", str(model), "--model_alias", "sandbox", "--n_ctx", "2048"]
+    command = [PYTHON, "-m", "llama_cpp.server", "--model", str(model), "--model_alias", "sandbox", "--n_ctx", "2048"]
     command += ["--host", "127.0.0.1", "--port", str(port), *options]
     with served(command, port, {"PYTHONPATH": ""}, alive="v1/models") as url:
         yield url
@@ -178,16 +176,18 @@ def test_vllm_gives_the_labels_of_the_local_judge(vllm: str, local: Engine) -> N
     check_labels(found, said, judged(local), apart=0.01)
 
 
+@needs_llama_cpp
 def test_llama_cpp_gives_the_labels_of_the_local_judge(gguf: Path, local: Engine) -> None:
     """Its weights are float16, so p is rounded more coarsely."""
-    with llama_cpp(gguf, "--logits_all", "true") as url, engine_on(url, "sandbox") as (engine, said):
+    with llama_cpp(gguf) as url, engine_on(url, "sandbox") as (engine, said):
         found = judged(engine)
     check_labels(found, said, judged(local), apart=0.05)
 
 
+@needs_llama_cpp
 def test_llama_cpp_without_the_logits_of_every_token_votes(gguf: Path) -> None:
-    """It answers 500 to `logprobs` then, and draws."""
-    with llama_cpp(gguf) as url, engine_on(url, "sandbox", votes=2) as (engine, said):
+    """With `--logits_all false` it answers 500 to `logprobs`, and draws."""
+    with llama_cpp(gguf, "--logits_all", "false") as url, engine_on(url, "sandbox", votes=2) as (engine, said):
         (scores,) = engine.score_options([OptionRequest("r", (user("Which is right, A or B?"),), ("A", "B"), seed=1)])
     assert scores.source == "vote" and scores.spent.attempts == 2
     assert any("does not take logprobs as it was sent" in sentence for sentence in said)
