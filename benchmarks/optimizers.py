@@ -24,8 +24,8 @@ GRPO = [
     "grpo.updates=20",
     "grpo.batch_size=32",
     "grpo.group_size=4",
-    "grpo.lr=5e-3",
-    "grpo.kl_coef=0.05",
+    "grpo.lr=3e-3",
+    "grpo.kl_coef=0.3",
     "grpo.max_new_tokens=96",
 ]
 SHARED, ROUNDS = "rl-cai-ppo", "self-rewarding"
