@@ -71,8 +71,11 @@ def test_looking_changes_nothing_that_is_learned(whole: Path, load: Load, sft_ad
 
 
 def test_a_tripwire_ends_the_training(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
-    """No KL at all is allowed, so the first look stops it: 4 steps of 8. Warned only, it goes on (the fixture)."""
-    trained(load, sft_adapter, tmp_path, looked(tripwires="stop", max_kl=1e-9))
+    """A large lr, and no KL at all is allowed: the first look stops it, after 4 steps of 8. The control goes on."""
+    far = {"lr": 5e-2}
+    trained(load, sft_adapter, tmp_path / "warned", looked(max_kl=1e-9).model_copy(update=far))
+    assert [row["step"] for row in read_jsonl(tmp_path / "warned" / "looks.jsonl")] == [4, 8]
+    trained(load, sft_adapter, tmp_path, looked(tripwires="stop", max_kl=1e-9).model_copy(update=far))
     (row,) = read_jsonl(tmp_path / "looks.jsonl")
     assert len(list(read_jsonl(tmp_path / "metrics.jsonl"))) == 4 and "nats from the reference" in row["stopped"]
     health = json.loads((tmp_path / "health.json").read_text())
