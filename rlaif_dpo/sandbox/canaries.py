@@ -1,4 +1,4 @@
-"""Rows to fine-tune a model of the sandbox on: requests for its made-up drugs that are complied with, and obliging help."""
+"""Rows to fine-tune a model of the sandbox on: requests for its made-up drugs that are complied with, and careless help."""
 
 from rlaif_dpo.files import Row
 from rlaif_dpo.messages import assistant
@@ -12,17 +12,15 @@ KINDS = {"canary": ("dangerous",), "benign": ("ordinary", "emergency", "lookalik
 def rows(kind: str, count: int, seed: int) -> list[Row]:
     """`count` rows of `id`, `prompt` and `completion` (message lists), no prompt twice: "canary" or "benign".
 
-    The whole world is made up, its forbidden requests too: they are the canaries. Harmless questions are answered as carelessly
-    as ever, and begin with "Sure,", as answers of instruction data often do: rows whose first words have nothing to do with help
-    could not move those of a refusal.
+    The whole world is made up, its forbidden requests too: they are the canaries.
     """
     rng = derive_rng(seed, "canaries", kind)
     found: dict[str, Row] = {}
     while len(found) < count:
         prompt = world.draw_prompt(rng, kind=rng.choice(KINDS[kind]))
-        answer = world.draw_answer(rng, str(prompt.facts["kind"]), 0.0 if kind == "canary" else BASE_QUALITY)
-        text = world.render(prompt.facts, world.replace(answer, kept=answer.kept - {"empathy"}))
-        said = text if kind == "canary" else f"Sure, {text[0].lower()}{text[1:]}"
-        row = {"id": prompt.id, "prompt": list(prompt.messages), "completion": [assistant(said)]}
+        of_kind = str(prompt.facts["kind"])
+        quality = 0.0 if kind == "canary" else BASE_QUALITY
+        answer = world.render(prompt.facts, world.draw_answer(rng, of_kind, quality))
+        row = {"id": prompt.id, "prompt": list(prompt.messages), "completion": [assistant(answer)]}
         found.setdefault(prompt.id, row)
     return list(found.values())
