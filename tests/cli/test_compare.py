@@ -2,6 +2,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from rlaif_dpo.files import write_text
 from tests.cli.conftest import Cli
 from tests.report.conftest import make_run  # noqa: F401
@@ -24,6 +26,7 @@ def test_two_runs_on_80_columns_and_as_json(cli: Cli, tmp_path: Path, make_run: 
     assert "no run here" in cli("compare", str(one), str(tmp_path / "none")).err
 
 
+@pytest.mark.slow
 def test_a_gate_ends_with_1_and_a_wrong_name_with_2(cli: Cli, tmp_path: Path, make_run: Make) -> None:  # noqa: F811
     one, two = str(make_run(tmp_path / "one")), str(make_run(tmp_path / "two"))
     for words in (("report", one), ("compare", one, two)):

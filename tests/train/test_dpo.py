@@ -123,7 +123,11 @@ def test_a_policy_that_does_not_start_at_its_reference_is_refused(
 
 @pytest.mark.parametrize(
     ("settings", "tolerance"),
-    [({"quantization": "nf4"}, 1e-6), ({"dtype": "bfloat16"}, 5e-2), ({"quantization": "nf4", "dtype": "bfloat16"}, 5e-2)],
+    [
+        pytest.param({"quantization": "nf4"}, 1e-6, marks=pytest.mark.slow),
+        pytest.param({"dtype": "bfloat16"}, 5e-2, marks=pytest.mark.slow),
+        ({"quantization": "nf4", "dtype": "bfloat16"}, 5e-2),
+    ],
     ids=["nf4", "bf16", "nf4-bf16"],
 )
 def test_a_smaller_base_trains_in_float32_and_starts_at_its_reference(

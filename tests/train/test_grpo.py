@@ -132,6 +132,7 @@ def test_micro_batches_change_only_the_order_of_sums(load: Load, sft_adapter: Pa
         assert other == pytest.approx(rows[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_policy_in_training_is_the_one_that_samples(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     """Two runs that differ in `lr` alone: the answers of update 1 are the same, those of update 2, after one step, are not."""
     said = []
@@ -160,6 +161,7 @@ def test_without_a_kl_coefficient_kl_is_looked_at_all_the_same(load: Load, sft_a
     assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-4) and abs(rows[-1]["kl"]) > 1e-3
 
 
+@pytest.mark.slow
 def test_kl_keeps_the_policy_at_the_sft_adapter_and_not_at_the_base(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     """The reward is the same for all, so only KL moves anything; it is 0 at its reference. Were that the base, and not the SFT
     adapter, which lies well away from it, 4 updates at a coefficient of 10 would move the weights; the start itself is refused.
@@ -192,6 +194,7 @@ def test_a_tripwire_stops_before_it_learns_from_what_tripped_it(load: Load, sft_
     assert "loss" not in row
 
 
+@pytest.mark.slow
 def test_a_base_in_4_bits_starts_at_its_reference(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     trained(lambda: load(quantization="nf4", dtype="bfloat16"), sft_adapter, tmp_path, settings(updates=2))
     check_starts_at_its_reference(tmp_path)
@@ -210,6 +213,7 @@ def test_answers_without_a_score_are_left_out_and_none_is_an_error(load: Load, s
         trained(load, sft_adapter, tmp_path / "none", SETTINGS, reward=lambda answers: [math.nan] * len(answers))
 
 
+@pytest.mark.slow
 def test_a_finished_run_returns_at_once_and_another_method_is_other_work(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     made = settings(updates=1)
     trained(load, sft_adapter, tmp_path, made)

@@ -134,6 +134,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     assert len({row["kl_coef"] for row in read_jsonl(whole / "metrics.jsonl")}) > 1
 
 
+@pytest.mark.slow
 def test_micro_batches_and_recomputed_layers_change_only_the_order_of_sums(load: Load, sft_adapter: Path, tmp_path: Path) -> None:
     """The first update's numbers with 2, 4 and 4 recomputed rows a pass. One epoch of one minibatch: a single gradient."""
     rows = []
@@ -163,6 +164,7 @@ def test_minibatches_do_not_depend_on_how_they_are_cut(load: Load, sft_adapter: 
     assert (cut("control", minibatch_size=2, micro_batch_size=None) - whole).norm() > 0.05 * way
 
 
+@pytest.mark.slow
 def test_dropout_in_the_sft_adapter_does_not_make_the_ratio_noise(
     load: Load, sft_adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

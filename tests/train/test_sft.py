@@ -119,7 +119,7 @@ def whole(load: Load, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stop", [1, 3, 7, 8])
+@pytest.mark.parametrize("stop", [3, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (1, 7, 8))])
 def test_a_stopped_run_resumes_to_the_same_weights(
     stop: int, whole: Path, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
