@@ -37,7 +37,7 @@ test-llama: install .venv-llama/.installed
 .venv-llama/.installed: constraints.txt
 	@echo 'Compiling llama.cpp into .venv-llama (once; some minutes)'
 	@test -x $(LLAMA) || $(PYTHON) -m venv .venv-llama
-	@$(LLAMA) -m pip --disable-pip-version-check -qq install -c constraints.txt 'llama-cpp-python[server]'
+	@CMAKE_ARGS=-DLLAVA_BUILD=OFF $(LLAMA) -m pip --disable-pip-version-check -qq install -c constraints.txt 'llama-cpp-python[server]'
 	@touch $@
 
 lint: install
