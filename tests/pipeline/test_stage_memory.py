@@ -24,7 +24,7 @@ from tests.models.peak import Peak
 from tests.models.test_memory import load, narrow_tile, placed, within  # noqa: F401 (a fixture)
 from tests.models.test_memory_roles import LORA, everything, saved_adapter
 
-NEW, ANSWERS = 40, 8
+NEW, ANSWERS = 24, 8
 ROLLOUTS: dict[str, Any] = {
     "updates": 2, "batch_size": ANSWERS, "baseline_samples": ANSWERS, "max_new_tokens": NEW, "tripwires": "warn", "lr": 1e-6,
 }  # fmt: skip
@@ -43,17 +43,14 @@ def estimated(recipe: Recipe, loaded: LoadedModel, prompt: int) -> Memory:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("narrow_tile")
-@pytest.mark.parametrize(
-    ("optimizer", "dtype", "at_once"),
-    [("ppo", "float32", 1), ("ppo", "bfloat16", ANSWERS), ("grpo", "float32", ANSWERS), ("rloo", "bfloat16", 1)],
-)
-def test_peak_of_a_whole_run(tmp_path: Path, optimizer: str, dtype: str, at_once: int) -> None:
+@pytest.mark.parametrize(("optimizer", "at_once"), [("ppo", 1), ("ppo", ANSWERS), ("grpo", ANSWERS), ("rloo", 1)])
+def test_peak_of_a_whole_run(tmp_path: Path, optimizer: str, at_once: int) -> None:
     """Two updates with a reward model: what lives at the worst instant, gradients among it where that is learning."""
-    loaded = load(tmp_path, "llama-3", dtype)
+    loaded = load(tmp_path, "llama-3")
     adapter = saved_adapter(loaded, tmp_path)
     prompts = [PromptRow(f"p{n}", (user("a" * (60 + n % 2)),)) for n in range(ANSWERS)]
     prompt = TransformersEngine(loaded).count_tokens(prompts[1].messages)
-    model = Model.model_validate({"path": "m", "dtype": dtype, "max_batch_tokens": at_once * (prompt + NEW)})
+    model = Model.model_validate({"path": "m", "max_batch_tokens": at_once * (prompt + NEW)})
     how = LEARNING if at_once == 1 else SAMPLING
     sections = {"lora": LORA, "model": model, "ppo": PPO | how, "grpo": GRPO | how}
     recipe = Recipe.model_validate({"name": "r", "optimizer": optimizer, **sections})
@@ -67,7 +64,7 @@ def test_peak_of_a_whole_run(tmp_path: Path, optimizer: str, dtype: str, at_once
             run_grpo(prompts, loaded, adapter, reward, recipe.grpo, optimizer, tmp_path, 0, Silent(), **common)  # type: ignore[arg-type]
     estimate = estimated(recipe, loaded, prompt)
     predicted = estimate.total - estimate.parts["weights"] - CONTEXT["cpu"]
-    print(f"RUN {optimizer} {dtype} {at_once=} {predicted / counted.peak:.3f}")
+    print(f"RUN {optimizer} {at_once=} {predicted / counted.peak:.3f}")
     assert within(predicted, counted.peak)
     trained = (2 if optimizer == "ppo" else 1) * adapter_parameters(placed(loaded).shapes, LORA)
     assert estimate.parts["optimiser"] == (4 + 8 if at_once == 1 else 8) * trained
