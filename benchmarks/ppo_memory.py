@@ -32,6 +32,7 @@ from rlaif_dpo.train.loop import save_adapter
 from rlaif_dpo.train.ppo import run_ppo
 from rlaif_dpo.train.reward import Answered, RewardModel
 from rlaif_dpo.train.roles import new_head
+from rlaif_dpo.train.trl_adapter import dpo_trainer
 
 CPU = {"135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 MIB = 2**20
@@ -53,8 +54,6 @@ def base(name: str, device: torch.device) -> LoadedModel:
 
 
 def dpo(loaded: LoadedModel, rows: int, length: int, recompute: bool, folder: Path) -> None:
-    from rlaif_dpo.train.trl_adapter import dpo_trainer
-
     settings = Dpo(batch_size=rows, max_length=length, gradient_checkpointing=recompute, save_steps=10**6)
     with from_sft(loaded, Lora(), folder) as policy:
         dpo_trainer(policy, examples(2 * rows, length, 2, loaded), [], loaded, settings, folder, 0).train()

@@ -50,14 +50,15 @@ SHARED = [
     "prompts.evaluate=400",
 ]
 SETTINGS = {
-    "ppo": ["optimizer=ppo", "ppo.updates=12", "ppo.batch_size=64", "ppo.lr=5e-4", "ppo.schedule=constant"],
+    "ppo": ["optimizer=ppo", "ppo.updates=24", "ppo.batch_size=64", "ppo.lr=2e-4", "ppo.schedule=constant", "ppo.save_steps=2"],
     "grpo": [
         "optimizer=grpo",
-        "grpo.updates=16",
+        "grpo.updates=40",
         "grpo.batch_size=64",
         "grpo.group_size=8",
-        "grpo.lr=5e-3",
+        "grpo.lr=1e-3",
         "grpo.schedule=constant",
+        "grpo.save_steps=2",
         "grpo.max_new_tokens=96",
         "grpo.baseline_samples=128",
         "grpo.rewards.model=0",
