@@ -77,7 +77,7 @@ def by_id(rows: Iterator[Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_greedy_rows_are_those_of_transformers(said: dict[str, Any], local: TransformersEngine) -> None:
-    """Both compute in float32, in another order: texts part where two tokens are as likely to 1e-6. Of 64, none was seen to."""
+    """Both compute in float32, in another order: texts part where two tokens are as likely to 1e-6. Two of 64 may."""
     expected = by_id(local.generate(vllm_child.drafts()))
     same = [said["greedy"][id] == row for id, row in expected.items()]
     assert sum(same) >= 62
