@@ -14,8 +14,8 @@ llama = Llama(job["gguf"], n_ctx=1024, n_threads=1, verbose=False, logits_all=bo
 stops = set(job["stops"])
 chats = []
 for messages in job["chats"]:
-    llama.create_chat_completion(messages, max_tokens=1, temperature=0.0)
-    chats.append(list(llama.eval_tokens))
+    done = llama.create_chat_completion(messages, max_tokens=1, temperature=0.0)
+    chats.append(list(llama.eval_tokens)[: done["usage"]["prompt_tokens"]])  # half a character may be read on with
 answers = []
 for prompt in job["prompts"]:
     answer: list[int] = []
