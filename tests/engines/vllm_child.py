@@ -11,7 +11,7 @@ from typing import Any
 from rlaif_dpo.constitution import load_constitution
 from rlaif_dpo.engines.base import Completion, Engine, OptionRequest, OptionScores, Request, Sampling
 from rlaif_dpo.judges.pairwise import PairwiseJudge
-from rlaif_dpo.messages import assistant, user
+from rlaif_dpo.messages import user
 from rlaif_dpo.pipeline import run
 from rlaif_dpo.recipe import load_recipe
 from rlaif_dpo.recipe.schema import JudgeSettings, Model
@@ -35,10 +35,9 @@ def drafts(count: int = GREEDY, seed: int = 0, **sampling: Any) -> list[Request]
 
 
 def bad() -> list[Request]:
-    """A conversation that no template takes, one that is too long, and a temperature that vLLM refuses."""
+    """A conversation that is too long, and a temperature that vLLM refuses."""
     good = drafts(1)[0]
     return [
-        replace(good, id="template", messages=(assistant("x"),)),
         replace(good, id="long", messages=(user("elbow " * 5000),)),
         replace(good, id="hot", sampling=Sampling(temperature=3.0)),
     ]
