@@ -4,6 +4,7 @@ import json
 import math
 import os
 import subprocess
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import active_children
@@ -95,6 +96,7 @@ class VllmModel:
         self._guard: subprocess.Popen[bytes] | None = None
         self._count = self._crashes = 0
         self._pending: dict[str, Any] = {}
+        self._running: dict[str, Path | None] = {}
 
     def admit(self, adapter: Path) -> None:
         """Let requests name the adapter in this folder. vLLM starts anew for one that is larger than those it knows.
@@ -170,6 +172,7 @@ class VllmModel:
         if self._engine is not None:
             engine, self._engine = self._engine, None
             self._pending.clear()
+            self._running.clear()
             engine.engine_core.shutdown()
             for process in self._processes:
                 process.join(ENDS_IN_S)
@@ -188,15 +191,16 @@ class VllmModel:
         self.start()
         from vllm.exceptions import VLLMClientError as refused
 
-        engine, rest, mine = self._engine, iter(asked), dict[str, str]()
+        engine, todo, mine = self._engine, deque(asked), dict[str, str]()
         try:
             while self._engine is engine:
-                while len(mine) < AHEAD and (one := next(rest, None)) is not None:
+                while todo and len(mine) < AHEAD and self._may_join(adapter):
+                    one = todo.popleft()
                     try:
                         mine[self._add(one, adapter)] = one.id
                     except (ValueError, refused) as error:  # the row's fault, not vLLM's
                         yield Answer(one.id, error=_one_line(error))
-                if not mine:
+                if not mine and not todo:
                     return
                 done = [id for id in mine if self._pending[id] is not None]
                 yield from [_answer(mine.pop(id), self._pending.pop(id)) for id in done]
@@ -213,6 +217,14 @@ class VllmModel:
                 engine.abort_request(list(mine))
                 for id in mine:
                     del self._pending[id]
+                    self._running.pop(id, None)
+
+    def _may_join(self, adapter: Path | None) -> bool:
+        """Whether a row may be in a batch with those under way: on a CPU only with rows of the same adapter, or of none as well.
+
+        There vLLM's kernels read the number of the bare model, -1, as that of the last adapter.
+        """
+        return default_device().type == "cuda" or next(iter(self._running.values()), adapter) == adapter
 
     def _add(self, one: Asked, adapter: Path | None) -> str:
         """The id by which vLLM knows the request: rows of several engines may be called the same."""
@@ -238,7 +250,7 @@ class VllmModel:
         self._count += 1
         id = str(self._count)
         self._engine.add_request(id, {"prompt_token_ids": list(one.prompt)}, params, lora_request=lora)
-        self._pending[id] = None
+        self._pending[id], self._running[id] = None, adapter
         return id
 
     def _step(self) -> None:
@@ -247,6 +259,7 @@ class VllmModel:
         for output in outputs:
             if output.finished and output.request_id in self._pending:
                 self._pending[output.request_id] = output.outputs[0]
+                del self._running[output.request_id]
 
     def _memory(self) -> dict[str, Any]:
         device = default_device()

@@ -47,7 +47,7 @@ def in_vllms_python(call: str, *given: object) -> None:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_adapter_folder(model_folder("sandbox"), tmp_path_factory.mktemp("20-sft"), scale=0.02)
+    return tiny_adapter_folder(model_folder("sandbox"), tmp_path_factory.mktemp("20-sft"), scale=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_an_adapter_is_applied(said: dict[str, Any], local: TransformersEngine, 
     expected, found = by_id(engine.generate(vllm_child.drafts())), said["adapted"]
     assert said["name"] == "sandbox+" + adapter.parent.name
     assert sum(found[id] == row for id, row in expected.items()) >= 62
-    assert sum(found[id]["text"] != row["text"] for id, row in said["greedy"].items()) >= 32
+    assert sum(found[id]["text"] != row["text"] for id, row in said["greedy"].items()) >= 12
     for id, row in by_id(engine.score_options(vllm_child.questions())).items():
         assert said["adapted options"][id]["logprobs"] == pytest.approx(row["logprobs"], abs=1e-3)
 
