@@ -96,7 +96,7 @@ def test_peak_of_an_update_of_ppo(tmp_path: Path, family: str, dtype: str, check
             add_adapter(loaded, adapter, role)
         head = roles.new_head(loaded, 0, bias=True)
         with without_dropout(policy, checkpointing):
-            learner = Learner(loaded, settings, 0, BASELINE, 1.0, head)
+            learner = Learner(loaded, settings, 0, BASELINE, 1.0, head, lambda step, episodes: {})
             known = everything(loaded, head)
             with Peak(known) as counted:
                 learner.update(episodes, 2)
