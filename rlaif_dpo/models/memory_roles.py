@@ -4,7 +4,7 @@ from rlaif_dpo.models.memory import CONTEXT, Memory, Placed, adapter_parameters,
 from rlaif_dpo.recipe.training import Lora, Ppo, Reward
 
 LOGIT_CHUNK = 256
-"""Tokens whose logits are there at once: that of train/roles.py."""
+"""Tokens whose logits are there at once in train/roles.py."""
 
 
 def reward_memory(stage: str, placed: Placed, lora: Lora, settings: Reward, length: int) -> Memory:

@@ -26,6 +26,7 @@ from rlaif_dpo.errors import UserError
 from rlaif_dpo.files import JsonlWriter, Row, read_jsonl, write_json, write_jsonl
 from rlaif_dpo.models.adapters import add_adapter, use_adapter
 from rlaif_dpo.models.load import LoadedModel
+from rlaif_dpo.models.memory_roles import LOGIT_CHUNK
 from rlaif_dpo.progress import Progress
 from rlaif_dpo.prompts.rows import PromptRow
 from rlaif_dpo.recipe.training import Ppo
@@ -48,7 +49,6 @@ from rlaif_dpo.train.ppo_math import (
 )
 from rlaif_dpo.train.reward import RewardFunction, load_head
 from rlaif_dpo.train.roles import (
-    LOGIT_CHUNK,
     Answers,
     adapter_parameters,
     chunked,

@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from rlaif_dpo.engines.decode import left_pad, positions_of
 from rlaif_dpo.models.load import LoadedModel
+from rlaif_dpo.models.memory_roles import LOGIT_CHUNK
 
-LOGIT_CHUNK = 256
 T = TypeVar("T")
 
 
